@@ -1,0 +1,261 @@
+//! The end that connects: a ZeroMQ DEALER, for clients written in Rust and for tests.
+//!
+//! It keeps trying. Each time it gets through is a new [`Connection`], told by `Opened`, on which nothing of the
+//! one before is sent: the protocol above can begin anew. For that each life has a socket of its own, since the
+//! library would otherwise carry what waits in its queue over to the next connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use omq_tokio::options::ReconnectPolicy;
+use omq_tokio::{
+    DisconnectReason, Message, MonitorEvent, MonitorRecvError, MonitorStream, MonitorTryRecvError, Options,
+    Socket, SocketType, TrySendError,
+};
+
+use crate::curve::{self, Key, KeyPair};
+use crate::message::{self, Content, MESSAGES_PER_WAKE};
+use crate::options;
+use crate::{Bounds, ConnectError, Connection, Endpoint, Event, SendError, Transport};
+
+/// The pause before a lost connection is tried again, in milliseconds; doubled up to the maximum while nobody is
+/// there.
+const RECONNECT_MS: u64 = 100;
+/// The longest pause between two attempts, in milliseconds.
+const RECONNECT_MS_MAX: u64 = 2_000;
+
+/// The end that connects.
+#[derive(Debug)]
+pub struct Dealer {
+    endpoint: Endpoint,
+    options: Options,
+    socket: Socket,
+    changes: MonitorStream,
+    generation: u64,
+    /// Connections so far, which is also the current one's number.
+    count: u64,
+    /// `Opened` was found for the current number, and no end reported yet.
+    open: bool,
+    /// This life is over, for this reason; reported once all that waits has been taken.
+    over: Option<Option<String>>,
+    /// The peer broke the framing: what else it sent is not looked at.
+    broken_off: bool,
+    trouble: Option<String>,
+    ready: Vec<Event>,
+    inbox: Vec<Message>,
+}
+
+impl Dealer {
+    /// Begins to connect. Must be called inside a tokio runtime.
+    pub fn connect(endpoint: &Endpoint, bounds: &Bounds) -> Result<Self, ConnectError> {
+        Self::with(endpoint, options::socket(bounds))
+    }
+
+    /// Begins to connect with CURVE: as the holder of `own`, and only to the holder of `server`.
+    pub fn connect_curve(
+        endpoint: &Endpoint,
+        bounds: &Bounds,
+        own: KeyPair,
+        server: Key,
+    ) -> Result<Self, ConnectError> {
+        Self::with(endpoint, curve::client(options::socket(bounds), own, server))
+    }
+
+    /// Why it is not connected, as far as known: for the message of a client that gives up.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// The connection that is open now.
+    pub fn connection(&self) -> Option<Connection> {
+        (self.open && self.over.is_none()).then_some(Connection(self.count))
+    }
+
+    /// Gives frames already sent [`CLOSE_LINGER_MS`](crate::CLOSE_LINGER_MS) to leave, and ends.
+    pub async fn shut_down(self) {
+        // The only error is that it is closed already.
+        let _ = self.socket.close().await;
+    }
+
+    fn with(endpoint: &Endpoint, options: Options) -> Result<Self, ConnectError> {
+        let options = options.reconnect(ReconnectPolicy::Exponential {
+            min: Duration::from_millis(RECONNECT_MS),
+            max: Duration::from_millis(RECONNECT_MS_MAX),
+        });
+        let socket = Socket::try_new(SocketType::Dealer, options.clone())
+            .map_err(|error| ConnectError { endpoint: endpoint.to_string(), reason: error.to_string() })?;
+        let dealer = Self {
+            changes: socket.monitor(),
+            generation: socket.connections_generation(),
+            endpoint: endpoint.clone(),
+            options,
+            socket,
+            count: 0,
+            open: false,
+            over: None,
+            broken_off: false,
+            trouble: None,
+            ready: Vec::new(),
+            inbox: Vec::new(),
+        };
+        dealer.dial(Duration::ZERO);
+        Ok(dealer)
+    }
+
+    fn dial(&self, pause: Duration) {
+        let (socket, endpoint) = (self.socket.clone(), self.endpoint.to_omq());
+        tokio::spawn(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            // Fails only where the socket was replaced or dropped meanwhile.
+            let _ = socket.connect(endpoint).await;
+        });
+    }
+
+    /// Starts the next life and returns the socket of the last one.
+    fn redial(&mut self) -> Socket {
+        let socket = Socket::try_new(SocketType::Dealer, self.options.clone())
+            .expect("these options have made a socket before");
+        self.changes = socket.monitor();
+        self.generation = socket.connections_generation();
+        self.open = false;
+        self.over = None;
+        self.broken_off = false;
+        self.inbox.clear();
+        let last = std::mem::replace(&mut self.socket, socket);
+        self.dial(Duration::from_millis(RECONNECT_MS));
+        last
+    }
+
+    fn read_changes(&mut self) {
+        self.generation = self.socket.connections_generation();
+        loop {
+            match self.changes.try_recv() {
+                Ok(change) => self.on_change(change),
+                Err(MonitorTryRecvError::Lagged(_)) => self.on_overrun(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn on_change(&mut self, change: MonitorEvent) {
+        match change {
+            _ if self.over.is_some() => {}
+            MonitorEvent::HandshakeSucceeded { peer, .. } => {
+                self.open = true;
+                self.count += 1;
+                self.trouble = None;
+                let connection = Connection(self.count);
+                self.ready.push(Event::Opened { connection, key: message::key(&peer) });
+            }
+            MonitorEvent::Disconnected { reason, .. } => {
+                self.over = Some(match reason {
+                    DisconnectReason::Error(reason) => Some(reason),
+                    _ => None,
+                });
+            }
+            MonitorEvent::HandshakeFailed { reason, .. } => self.trouble = Some(reason),
+            MonitorEvent::ConnectDelayed { .. } => {
+                self.trouble.get_or_insert_with(|| "nobody answers".into());
+            }
+            // The library gives up where the other end refuses; that end may change its mind.
+            MonitorEvent::ConnectStopped { .. } => self.over = Some(None),
+            _ => {}
+        }
+    }
+
+    /// Too many changes to tell where things stand: begin anew.
+    fn on_overrun(&mut self) {
+        self.over = Some(Some("too many changes to follow".into()));
+    }
+
+    /// Hands in what was received; stops at a violation, and with it the connection.
+    fn take_inbox(&mut self) {
+        let connection = Connection(self.count);
+        for message in self.inbox.drain(..) {
+            match message::read(&message, 0) {
+                Content::Probe => {}
+                Content::Frame { header, payload } => {
+                    self.ready.push(Event::Frame { connection, header, payload });
+                }
+                Content::Violation { parts } => {
+                    self.over = Some(Some(message::violation(parts)));
+                    self.broken_off = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes every message that waits, reports the end of the connection, if there was one, and dials again.
+    fn finish(&mut self) {
+        while !self.broken_off && self.socket.try_recv_many_into(MESSAGES_PER_WAKE, &mut self.inbox).is_ok() {
+            self.take_inbox();
+        }
+        let reason = self.over.take().flatten();
+        if self.open {
+            let connection = Connection(self.count);
+            if let Some(reason) = reason {
+                self.ready.push(Event::Broken { connection, reason });
+            }
+            self.ready.push(Event::Closed { connection });
+        }
+        self.redial();
+    }
+}
+
+impl Transport for Dealer {
+    fn send(&mut self, connection: Connection, header: Bytes, payload: Bytes) -> Result<(), SendError> {
+        if self.socket.connections_generation() != self.generation {
+            self.read_changes();
+        }
+        if self.connection() != Some(connection) {
+            return Err(SendError::Gone);
+        }
+        match self.socket.try_send(message::write(header, payload)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(SendError::Full),
+            Err(TrySendError::Closed | TrySendError::Error(_)) => Err(SendError::Gone),
+        }
+    }
+
+    /// Ends this life; the next one is dialed as after any end.
+    fn close(&mut self, connection: Connection) {
+        if self.open && connection == Connection(self.count) {
+            self.ready.push(Event::Closed { connection });
+            let socket = self.redial();
+            tokio::spawn(socket.close());
+        }
+    }
+
+    async fn recv(&mut self, events: &mut Vec<Event>) {
+        loop {
+            self.read_changes();
+            if self.over.is_some() {
+                self.finish();
+            }
+            if !self.ready.is_empty() {
+                events.append(&mut self.ready);
+                return;
+            }
+            tokio::select! {
+                biased;
+                change = self.changes.recv() => match change {
+                    Ok(change) => self.on_change(change),
+                    Err(MonitorRecvError::Lagged(_)) => self.on_overrun(),
+                    Err(error) => panic!("{OPEN}: {error}"),
+                },
+                taken = self.socket.recv_many_into(MESSAGES_PER_WAKE, &mut self.inbox) => {
+                    taken.expect(OPEN);
+                    self.read_changes();
+                    self.take_inbox();
+                }
+            }
+        }
+    }
+}
+
+/// The invariant behind every `expect` on the socket.
+const OPEN: &str =
+    "the socket is open: only `shut_down` closes the current one, and takes the dealer with it";
