@@ -1,0 +1,314 @@
+//! Whether a call is taken, how long it may take, and where it stands in the tree of calls.
+//!
+//! ```text
+//! gateway -> node: Call          accepted, or answered at once with the reason
+//! client  -> node: call          the same
+//! worker  -> node: call          the same; it also inherits its caller's time, trace and context
+//! ```
+//!
+//! Never waits for anything: a call for a module that is still being loaded is queued.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bourse_durable::LayerId;
+use bourse_wire::failure::Code;
+use bourse_wire::id::{Attempt, CallId};
+use bourse_wire::nearest::nearest;
+use bourse_wire::time::{DURATION_MAX, Now};
+use bourse_wire::v1;
+
+use crate::call::{Call, Phase, Place};
+use crate::message::{Event, NewCall, Origin};
+use crate::peers::Peer;
+use crate::timers::Timer;
+use crate::{Answer, Node};
+
+/// What a nested call takes over from its caller.
+struct Parent {
+    ancestors: Vec<LayerId>,
+    root: CallId,
+    depth: u32,
+    remaining: Duration,
+    traceparent: String,
+    context: BTreeMap<String, String>,
+}
+
+impl Node {
+    pub(crate) fn on_call(&mut self, now: Now, origin: Origin, call: NewCall) {
+        self.take_call(now, origin, call, None);
+    }
+
+    /// A call from a running function. `by` is the running call.
+    pub(crate) fn on_nested_call(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: u64,
+        by: LayerId,
+        call: NewCall,
+    ) {
+        let Some(caller) = self.calls.get(&by.call) else { return };
+        let mut ancestors = Vec::with_capacity(caller.ancestors.len() + 1);
+        ancestors.push(by);
+        ancestors.extend_from_slice(&caller.ancestors);
+        let parent = Parent {
+            ancestors,
+            root: caller.place.root,
+            depth: caller.depth + 1,
+            remaining: caller.deadline.since(now.mono),
+            traceparent: caller.traceparent.clone(),
+            context: caller.context.clone(),
+        };
+        if let Some(id) = self.take_call(now, origin, call, Some(parent)) {
+            let caller = self.calls.get_mut(&by.call).expect("a caller outlives the acceptance of its call");
+            caller.children.insert(request, id);
+        }
+    }
+
+    fn take_call(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        call: NewCall,
+        parent: Option<Parent>,
+    ) -> Option<CallId> {
+        match self.admit(&call, parent.as_ref()) {
+            Ok(()) => Some(self.enqueue(now, origin, call, parent)),
+            Err(failure) => {
+                let function = call.function;
+                self.event(Event::CallRefused { function, failure: failure.clone() });
+                self.answer(origin, Answer { call: None, result: Err(failure) });
+                None
+            }
+        }
+    }
+
+    /// Whether there is such a function, and room for one more call of it.
+    fn admit(&self, call: &NewCall, parent: Option<&Parent>) -> Result<(), v1::Failure> {
+        let name = &call.function;
+        if self.draining && parent.is_none() {
+            return Err(Code::ShuttingDown
+                .because("the daemon is stopping")
+                .retry_after(Duration::from_secs(1)));
+        }
+        let Some(module) = self.modules.get(name.module()).filter(|m| !m.removed) else {
+            return Err(self.no_such_module(name.module()));
+        };
+        if !module.is_loading() {
+            self.check_function(name, &call.version)?;
+        }
+        if call.timeout.is_some_and(|t| t.is_zero()) {
+            return Err(Code::Timeout.because("the call's deadline is in the past"));
+        }
+        let config = self.config.of(name.module());
+        if module.queue.len() >= config.queue_max {
+            return Err(Code::QueueFull
+                .because(format!("{} calls of {} are waiting", module.queue.len(), name.module()))
+                .hint("try again later, or raise `queue` of the module in bourse.toml")
+                .retry_after(Duration::from_secs(1)));
+        }
+        if call.payload.len() > self.config.payload_bytes_max {
+            return Err(Code::TooLarge.because(format!(
+                "the arguments have {} bytes, at most {} are allowed",
+                call.payload.len(),
+                self.config.payload_bytes_max
+            )));
+        }
+        let inherited =
+            parent.iter().flat_map(|p| &p.context).filter(|(k, _)| !call.context.contains_key(*k));
+        let context: usize = call.context.iter().chain(inherited).map(|(k, v)| k.len() + v.len()).sum();
+        if context > self.config.context_bytes_max {
+            return Err(Code::TooLarge.because(format!(
+                "the pass-through context has {context} bytes, at most {} are allowed",
+                self.config.context_bytes_max
+            )));
+        }
+        match parent {
+            Some(p) if p.depth > self.config.depth_max => Err(Code::DepthExceeded
+                .because(format!(
+                    "{name} would be nested {} calls deep, at most {} are allowed",
+                    p.depth, self.config.depth_max
+                ))
+                .hint("is it a recursion without an end? else raise `depth` in bourse.toml")),
+            Some(p) if p.remaining.is_zero() => {
+                Err(Code::Timeout.because("the calling function has no time left"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what serves now has the function, in a version that fits.
+    pub(crate) fn check_function(
+        &self,
+        name: &bourse_wire::id::FunctionName,
+        version: &str,
+    ) -> Result<(), v1::Failure> {
+        let module = self.modules.get(name.module()).ok_or_else(|| self.no_such_module(name.module()))?;
+        let Some(revision) = module.serving_revision() else {
+            return Err(module.failure.clone().unwrap_or_else(|| self.no_such_module(name.module())));
+        };
+        if !revision.functions.contains_key(name.function()) {
+            let near = nearest(name.function(), revision.functions.keys().map(String::as_str));
+            let hint = if near.is_empty() {
+                format!("{} has: {}", name.module(), list(revision.functions.keys().map(String::as_str)))
+            } else {
+                format!("did you mean {}?", list(near.into_iter()))
+            };
+            return Err(Code::NotFound
+                .because(format!("{} has no function {}", name.module(), name.function()))
+                .hint(hint));
+        }
+        if version.is_empty() {
+            return Ok(());
+        }
+        let requirement = semver::VersionReq::parse(version).map_err(|e| {
+            Code::BadRequest
+                .because(format!("{version:?} is not a version requirement: {e}"))
+                .hint("write it as ^1.2, =1.2.3 or >=1, <3")
+        })?;
+        match &revision.version {
+            Some(have) if requirement.matches(have) => Ok(()),
+            have => Err(Code::NotFound.because(format!(
+                "{} serves version {}, which is not {version}",
+                name.module(),
+                have.as_ref().map_or_else(|| "0.0.0".to_owned(), ToString::to_string)
+            ))),
+        }
+    }
+
+    fn no_such_module(&self, name: &str) -> v1::Failure {
+        if !self.ready {
+            return Code::Starting
+                .because(format!("there is no module {name} so far: the daemon is still loading its modules"))
+                .retry_after(Duration::from_secs(1));
+        }
+        let served = || self.modules.iter().filter(|(_, m)| !m.removed).map(|(name, _)| name.as_str());
+        let near = nearest(name, served());
+        let hint = match (near.is_empty(), served().next()) {
+            (false, _) => format!("did you mean {}?", list(near.into_iter())),
+            (true, Some(_)) => format!("modules are: {}", list(served())),
+            (true, None) => "nothing is served yet".to_owned(),
+        };
+        Code::NotFound.because(format!("there is no module {name}")).hint(hint)
+    }
+
+    fn enqueue(&mut self, now: Now, origin: Origin, new: NewCall, parent: Option<Parent>) -> CallId {
+        let id = self.entropy.call_id(now.wall);
+        let name = new.function;
+        let config = self.config.of(name.module());
+        let function = self.modules.get(name.module()).and_then(|m| m.function(name.function()));
+        let timeout = new.timeout.or(function.and_then(|f| f.timeout)).unwrap_or(config.timeout);
+        let queue_wait = new.queue_wait.or(function.and_then(|f| f.queue_wait)).unwrap_or(config.queue_wait);
+        let timeout = parent.as_ref().map_or(timeout, |p| timeout.min(p.remaining));
+        let deadline = now.mono + timeout.min(DURATION_MAX);
+        let order = self.next_order;
+        self.next_order += 1;
+        let (ancestors, root, depth, inherited) = match parent {
+            Some(p) => (p.ancestors, p.root, p.depth, Some((p.traceparent, p.context))),
+            None => (Vec::new(), id, 0, None),
+        };
+        let (traceparent, mut context) = inherited.unwrap_or_default();
+        context.extend(new.context);
+        let call = Call {
+            id,
+            origin: Some(origin),
+            version: new.version,
+            payload: new.payload,
+            attempt: Attempt(1),
+            conflicts: 0,
+            redelivered: false,
+            lost: false,
+            accepted: now.mono,
+            started: None,
+            deadline,
+            left: None,
+            queue_wait,
+            queue_until: now.mono + queue_wait,
+            estimate: Duration::ZERO,
+            place: Place { root, depth: Reverse(depth), order },
+            depth,
+            ancestors,
+            traceparent: if new.traceparent.is_empty() { traceparent } else { new.traceparent },
+            context,
+            phase: Phase::Queued,
+            children: BTreeMap::new(),
+            function: name,
+        };
+        let twice = self.by_origin.insert(origin, id);
+        assert!(twice.is_none(), "whoever calls names each call anew");
+        if let Origin::Peer(peer, _) = origin
+            && let Some(Peer::Client { open }) = self.peers.get_mut(&peer)
+        {
+            *open += 1;
+        }
+        self.calls.insert(id, call);
+        self.queue(id);
+        id
+    }
+
+    /// A call that was accepted before stands in line once more, if what it calls is still there.
+    pub(crate) fn queue_again(&mut self, now: Now, id: CallId) {
+        self.limit_again(now, id);
+        let call = &self.calls[&id];
+        let (name, version) = (&call.function, &call.version);
+        let module = self.modules.get(name.module());
+        let there = match module {
+            Some(m) if m.removed => Err(self.no_such_module(name.module())),
+            Some(m) if m.is_loading() => Ok(()),
+            _ => self.check_function(name, version),
+        };
+        match there {
+            Ok(()) => self.queue(id),
+            Err(failure) => {
+                self.conclude(now, id, Err(failure));
+                self.forget(id);
+            }
+        }
+    }
+
+    /// A call has left a patient instance: its time goes on.
+    pub(crate) fn limit_again(&mut self, now: Now, id: CallId) {
+        let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        if let Some(left) = call.left.take() {
+            call.deadline = now.mono + left;
+            self.timers.set_earliest(Timer::Call(id), call.due());
+        }
+    }
+
+    /// Puts a call into its module's queue, at its place.
+    fn queue(&mut self, id: CallId) {
+        let call = self.calls.get_mut(&id).expect("a call that is queued exists");
+        call.phase = Phase::Queued;
+        self.timers.set_earliest(Timer::Call(id), call.due());
+        let module = call.function.module().to_owned();
+        let place = call.place;
+        let entry = self.modules.get_mut(&module).expect("a call is accepted for a module that is known");
+        entry.queue.insert(place, id);
+        self.backlog.insert(module);
+    }
+
+    /// Takes a call out of its module's queue.
+    pub(crate) fn unqueue(&mut self, id: CallId) {
+        let call = self.calls.get(&id).expect("a call that is queued exists");
+        let module = call.function.module();
+        let entry = self.modules.get_mut(module).expect("a module stays as long as calls of it are queued");
+        let was = entry.queue.remove(&call.place);
+        assert_eq!(was, Some(id), "a queued call stands at its place");
+        if entry.queue.is_empty() {
+            self.backlog.remove(module);
+        }
+    }
+}
+
+/// At most this many names are listed.
+const LISTED_MAX: usize = 12;
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut all: Vec<&str> = names.take(LISTED_MAX + 1).collect();
+    if all.len() > LISTED_MAX {
+        all[LISTED_MAX] = "…";
+    }
+    all.join(", ")
+}

@@ -1,0 +1,88 @@
+//! A call between its acceptance and its answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bourse_durable::LayerId;
+use bourse_wire::id::{Attempt, CallId, FunctionName};
+use bourse_wire::time::Mono;
+use bytes::Bytes;
+
+use crate::message::{Origin, ProcessId, Success};
+
+/// The place of a call in its module's queue. Older trees go first, and of one tree the deepest: that finishes what
+/// has begun before it begins more, and keeps natural recursion depth-first. Calls from outside are first come
+/// first served, since roots are numbered as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub root: CallId,
+    pub depth: std::cmp::Reverse<u32>,
+    pub order: u64,
+}
+
+pub(crate) struct Call {
+    pub id: CallId,
+    /// Who waits for the answer; `None` once it has been given.
+    pub origin: Option<Origin>,
+    pub function: FunctionName,
+    /// A semver requirement on the module; empty takes any.
+    pub version: String,
+    pub payload: Bytes,
+    pub attempt: Attempt,
+    /// Attempts that ended in a conflict of state.
+    pub conflicts: u32,
+    /// An earlier attempt may have run.
+    pub redelivered: bool,
+    /// The state under this attempt is gone: whatever it returns, it is run again.
+    pub lost: bool,
+    pub accepted: Mono,
+    /// When it was handed to an instance first.
+    pub started: Option<Mono>,
+    pub deadline: Mono,
+    /// While a patient instance runs it, its time stands still: what was left of it.
+    pub left: Option<Duration>,
+    /// How long it may wait for an instance, and until when that is.
+    pub queue_wait: Duration,
+    pub queue_until: Mono,
+    /// How long it is expected to run; counts in its instance's load while it is handed over.
+    pub estimate: Duration,
+    pub place: Place,
+    pub depth: u32,
+    /// Those that wait for this call, nearest first.
+    pub ancestors: Vec<LayerId>,
+    pub traceparent: String,
+    pub context: BTreeMap<String, String>,
+    pub phase: Phase,
+    /// Requests of this attempt that are not answered yet.
+    pub children: BTreeMap<u64, CallId>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// In its module's queue.
+    Queued,
+    /// On an instance's connection, behind another call.
+    Ahead(ProcessId),
+    /// An instance runs it.
+    Running(ProcessId, Mono),
+    /// The function has returned; its state changes are being committed.
+    Committing { result: Success, ran: Duration },
+}
+
+impl Call {
+    pub(crate) fn layer(&self) -> LayerId {
+        LayerId { call: self.id, attempt: self.attempt }
+    }
+
+    /// When something is due of it, as it stands.
+    pub(crate) fn due(&self) -> Mono {
+        match self.phase {
+            Phase::Queued => self.queue_until.min(self.deadline),
+            Phase::Ahead(_) | Phase::Running(..) | Phase::Committing { .. } => self.deadline,
+        }
+    }
+
+    pub(crate) fn parent(&self) -> Option<LayerId> {
+        self.ancestors.first().copied()
+    }
+}

@@ -1,0 +1,201 @@
+//! One machine's decisions, as a state machine: which instance runs which call, when instances start and stop,
+//! and what becomes of every call, whatever dies.
+//!
+//! Driven from outside: [`Node::handle`] takes an [`Input`], [`Node::poll`] gives [`Output`]s until there is none,
+//! [`Node::poll_timeout`] says when to call [`Node::handle_timeout`]. It does no I/O, reads no clock, draws no
+//! entropy (the seed is an argument) and never waits; the same inputs give the same outputs.
+//!
+//! ```text
+//! gateway  -> node: Call, Cancel                     node -> gateway: Reply
+//! worker   -> node: hello result call wait …         node -> worker:  welcome invoke reply …  (Frame, Send)
+//! keeper   -> node: Exited, Loaded                   node -> keeper:  Start, Fork, Signal
+//! scanner  -> node: Deploy                           node -> scanner: Published, Rejected
+//! store    -> node: Store                            node -> store:   Store
+//! ```
+//!
+//! | file | decides |
+//! |---|---|
+//! | `accept` | whether a call is taken, its deadline, its place in the tree of calls |
+//! | `routing` | which instance runs it, what is handed ahead and what is taken back |
+//! | `nested` | giving the slot back while waiting, and resuming within capacity |
+//! | `outcome` | results, failures, reruns: every call is answered exactly once |
+//! | `governor` | starting, stopping, pinging and replacing instances |
+//! | `deploy` | revisions: loading, switching over, draining |
+//! | `peers` | who is at the other end of a connection, and what it may say |
+//! | `state` | the way between functions and the partitions |
+//!
+//! What a stranger sends can be refused, never reach an assertion. [`Node::check_invariants`] states what must
+//! hold between any two inputs.
+
+mod accept;
+mod call;
+mod config;
+mod deploy;
+mod entropy;
+mod governor;
+mod inspect;
+mod instance;
+mod invariants;
+mod message;
+mod module;
+mod nested;
+mod outcome;
+mod peers;
+mod routing;
+mod state;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bourse_durable::Durable;
+use bourse_wire::id::{CallId, Incarnation};
+use bourse_wire::time::{Mono, Now};
+
+pub use bourse_durable as durable;
+pub use config::{Config, ModuleConfig};
+pub use inspect::{InstanceView, ModuleView, Status};
+pub use instance::{Exit, Phase};
+pub use message::{
+    Answer, Event, Found, Input, Kind, Level, NewCall, Origin, Output, PeerId, ProcessId, Report, RevisionId,
+    Success, Ticket,
+};
+
+use call::Call;
+use entropy::Entropy;
+use instance::Instance;
+use module::Module;
+use peers::Peer;
+use timers::{Timer, Timers};
+
+/// The composition of all state machines of one daemon.
+pub struct Node {
+    config: Config,
+    incarnation: Incarnation,
+    entropy: Entropy,
+    calls: BTreeMap<CallId, Call>,
+    by_origin: BTreeMap<Origin, CallId>,
+    modules: BTreeMap<String, Module>,
+    /// Modules whose queue is not empty.
+    backlog: BTreeSet<String>,
+    instances: BTreeMap<ProcessId, Instance>,
+    /// Templates that live or are being started, and the revision each serves.
+    templates: BTreeMap<ProcessId, (String, RevisionId)>,
+    peers: BTreeMap<PeerId, Peer>,
+    /// What instances say hello with.
+    secrets: BTreeMap<bytes::Bytes, ProcessId>,
+    /// Instances that wait no longer for anything but a slot, in the order in which they became so.
+    resumable: VecDeque<ProcessId>,
+    /// Instances that hold a slot: those that run a call and are not blocked in a nested one.
+    slots_taken: usize,
+    durable: Durable,
+    /// Who waits for which answer of the partitions.
+    asked: BTreeMap<u64, state::Asked>,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    draining: bool,
+    drained: bool,
+    /// The time for draining is over, whatever still hangs.
+    drain_over: bool,
+    ready: bool,
+    next_process: u64,
+    next_ticket: u64,
+    next_nonce: u64,
+    next_order: u64,
+}
+
+impl Node {
+    /// A node with nothing deployed. `seed` is 32 bytes of real entropy in production: call ids and the secrets
+    /// of instances come from it.
+    pub fn new(config: Config, incarnation: Incarnation, seed: [u8; 32]) -> Self {
+        Self {
+            durable: Durable::new(incarnation, bourse_durable::Limits::default()),
+            config,
+            incarnation,
+            entropy: Entropy::new(seed),
+            calls: BTreeMap::new(),
+            by_origin: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            backlog: BTreeSet::new(),
+            instances: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            resumable: VecDeque::new(),
+            slots_taken: 0,
+            asked: BTreeMap::new(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            draining: false,
+            drained: false,
+            drain_over: false,
+            ready: false,
+            next_process: 1,
+            next_ticket: 1,
+            next_nonce: 1,
+            next_order: 1,
+        }
+    }
+
+    /// Takes one message.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Call { origin, call } => self.on_call(now, origin, call),
+            Input::Cancel { origin } => self.on_cancel(now, origin),
+            Input::Frame { peer, message, payload } => self.on_frame(now, peer, message, payload),
+            Input::PeerGone { peer } => self.on_peer_gone(now, peer),
+            Input::Exited { process, exit } => self.on_exited(now, process, exit),
+            Input::Loaded { template, report } => self.on_loaded(now, template, report),
+            Input::Deploy { modules } => self.on_deploy(now, modules),
+            Input::Store { token, answer } => self.durable.store_answer(now, token, answer),
+            Input::Configure { config } => self.config = *config,
+            Input::Drain => self.on_drain(now),
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due. Call it at or after the time that [`poll_timeout`](Self::poll_timeout) gave.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.durable.handle_timeout(now);
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            match timer {
+                Timer::Call(call) => self.on_call_due(now, call),
+                Timer::Instance(process) => self.on_instance_due(now, process),
+                Timer::Scale(module) => self.on_scale_due(now, &module),
+                Timer::Template(process) => self.on_template_due(now, process),
+                Timer::Drain => self.on_drain_due(now),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to carry out. Call it until it gives `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        match (self.timers.next(), self.durable.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Carries on until nothing more follows from what has happened.
+    fn settle(&mut self, now: Now) {
+        self.pump_durable(now);
+        self.route(now);
+        self.finish_drain(now);
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+    }
+
+    fn send(&mut self, peer: PeerId, message: bourse_wire::v1::to_worker::Message, payload: bytes::Bytes) {
+        self.outputs.push_back(Output::Send { peer, message, payload });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}

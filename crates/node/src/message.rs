@@ -1,0 +1,339 @@
+//! What goes into a [`Node`](crate::Node) and what comes out of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bourse_durable as durable;
+use bourse_wire::id::{CallId, FunctionName};
+use bourse_wire::v1;
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::instance::Exit;
+
+/// A connection, as the transport numbers them. Never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+/// A process that the keeper starts: an instance or a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProcessId(pub u64);
+
+/// A call's name at the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// A module's content: the hash of its files and environment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RevisionId(pub String);
+
+/// Who made a call, and what it calls it. An instance keeps its calls over a reconnect, a client does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A request at the gateway.
+    Gateway(Ticket),
+    /// A client, by its request number.
+    Peer(PeerId, u64),
+    /// A running function, by its request number.
+    Instance(ProcessId, u64),
+}
+
+/// A call that is not accepted yet. `None` stands for the function's or the node's default.
+#[derive(Clone, Debug)]
+pub struct NewCall {
+    /// What is called.
+    pub function: FunctionName,
+    /// A semver requirement; empty takes any version.
+    pub version: String,
+    /// The arguments; see [`bourse_wire::arguments`].
+    pub payload: Bytes,
+    /// How long the caller waits for the answer.
+    pub timeout: Option<Duration>,
+    /// How long it may wait for an instance.
+    pub queue_wait: Option<Duration>,
+    /// W3C trace context, or empty.
+    pub traceparent: String,
+    /// Pass-through context.
+    pub context: BTreeMap<String, String>,
+}
+
+/// What runs a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Python: a template loads it and forks instances.
+    Python,
+    /// Any program that speaks the worker protocol.
+    Process,
+}
+
+/// A module as the scanner found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub revision: RevisionId,
+    /// What runs it.
+    pub kind: Kind,
+}
+
+/// What a template says of its module.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// It loads. With `not_forkable` set, the reason why instances have to be started anew.
+    Ready {
+        /// What it offers.
+        module: v1::Module,
+        /// Empty: the template can fork.
+        not_forkable: String,
+    },
+    /// It does not.
+    Failed(v1::Failure),
+}
+
+/// Messages to the node.
+#[derive(Debug)]
+pub enum Input {
+    /// The gateway calls.
+    Call {
+        /// Where the answer goes.
+        origin: Origin,
+        /// The call.
+        call: NewCall,
+    },
+    /// The caller no longer wants the answer, or is no longer there.
+    Cancel {
+        /// As in the call.
+        origin: Origin,
+    },
+    /// A worker or client sent something.
+    Frame {
+        /// The connection.
+        peer: PeerId,
+        /// Its header; `None` is a message of a later version.
+        message: Option<v1::to_node::Message>,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A connection ended; everything that came over it has been handed in.
+    PeerGone {
+        /// The connection.
+        peer: PeerId,
+    },
+    /// A process ended, or could not be started.
+    Exited {
+        /// Which.
+        process: ProcessId,
+        /// How.
+        exit: Exit,
+    },
+    /// A template has loaded its module, or failed to.
+    Loaded {
+        /// The template.
+        template: ProcessId,
+        /// What it says.
+        report: Report,
+    },
+    /// All modules there are now.
+    Deploy {
+        /// By name, each once.
+        modules: Vec<Found>,
+    },
+    /// The store has answered an [`Output::Store`].
+    Store {
+        /// As in the request.
+        token: durable::Token,
+        /// The answer.
+        answer: durable::StoreAnswer,
+    },
+    /// New settings. They hold from now on, also for what is there already.
+    Configure {
+        /// All of them.
+        config: Box<Config>,
+    },
+    /// Take nothing new, finish what is there, stop.
+    Drain,
+}
+
+/// A function's result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Success {
+    /// The result's bytes.
+    pub payload: Bytes,
+    /// How they are encoded; empty means CBOR.
+    pub content_type: String,
+    /// How the function wants to be answered over HTTP.
+    pub http: Option<v1::HttpResponse>,
+}
+
+/// The answer to a call. There is exactly one for each.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The call's id; `None` if it was never accepted.
+    pub call: Option<CallId>,
+    /// Its result, or why there is none.
+    pub result: Result<Success, v1::Failure>,
+}
+
+/// Messages from the node: what the driver carries out.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message to a worker or client.
+    Send {
+        /// The connection.
+        peer: PeerId,
+        /// Its header.
+        message: v1::to_worker::Message,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        peer: PeerId,
+    },
+    /// Answer the gateway.
+    Reply {
+        /// As in the call.
+        ticket: Ticket,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Start a template for a revision; answered by [`Input::Loaded`], in the end by [`Input::Exited`].
+    StartTemplate {
+        /// Its name from now on.
+        process: ProcessId,
+        /// The module.
+        module: String,
+        /// Its revision.
+        revision: RevisionId,
+    },
+    /// Start an instance; it says hello with `secret`, and in the end there is [`Input::Exited`].
+    StartInstance {
+        /// Its name from now on.
+        process: ProcessId,
+        /// The module.
+        module: String,
+        /// Its revision.
+        revision: RevisionId,
+        /// The template to fork it from; `None`: start it anew.
+        template: Option<ProcessId>,
+        /// What it says hello with.
+        secret: Bytes,
+    },
+    /// End a process and all that it has started, without ceremony.
+    Kill {
+        /// Which.
+        process: ProcessId,
+    },
+    /// The modules that are served have changed. All of them, each with its current revision.
+    Published {
+        /// By name.
+        modules: Vec<(v1::Module, RevisionId)>,
+    },
+    /// Every module that was there at the start has been loaded or has failed.
+    Ready,
+    /// Drained: nothing runs any more.
+    Drained,
+    /// Ask the store.
+    Store {
+        /// Comes back with the answer.
+        token: durable::Token,
+        /// What to do.
+        request: durable::StoreRequest,
+    },
+    /// Something to tell the operator: for logs and metrics.
+    Event(Event),
+}
+
+/// How much an operator should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// For the curious.
+    Debug,
+    /// Normal.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+/// What happened, for logs and metrics. Nothing depends on who listens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A call was answered.
+    CallDone {
+        /// Its id.
+        call: CallId,
+        /// What was called.
+        function: FunctionName,
+        /// `None`: success.
+        failure: Option<v1::Failure>,
+        /// Between acceptance and the instance.
+        waited: Duration,
+        /// Between the instance and the answer.
+        ran: Duration,
+    },
+    /// A call was refused before it was accepted.
+    CallRefused {
+        /// What was called.
+        function: FunctionName,
+        /// Why.
+        failure: v1::Failure,
+    },
+    /// An instance is ready.
+    InstanceReady {
+        /// Its module.
+        module: String,
+        /// Which.
+        process: ProcessId,
+        /// Since it was asked for.
+        took: Duration,
+    },
+    /// An instance has ended.
+    InstanceGone {
+        /// Its module.
+        module: String,
+        /// Which.
+        process: ProcessId,
+        /// How.
+        exit: Exit,
+        /// It was told to.
+        expected: bool,
+    },
+    /// A revision serves.
+    RevisionServes {
+        /// Its module.
+        module: String,
+        /// Which.
+        revision: RevisionId,
+        /// How many functions it has.
+        functions: usize,
+    },
+    /// A revision does not load; the one before it, if any, goes on.
+    RevisionFailed {
+        /// Its module.
+        module: String,
+        /// Which.
+        revision: RevisionId,
+        /// Why.
+        failure: v1::Failure,
+        /// An older one goes on serving.
+        still_serving: bool,
+    },
+    /// A line that a function wrote to the log.
+    FunctionLog {
+        /// Its module.
+        module: String,
+        /// The line.
+        log: v1::Log,
+    },
+    /// Anything else.
+    Note {
+        /// How much it matters.
+        level: Level,
+        /// A sentence.
+        text: String,
+    },
+}

@@ -1,0 +1,183 @@
+//! A module: its revisions, its queue, and how its instances have fared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bourse_wire::failure::Code;
+use bourse_wire::id::CallId;
+use bourse_wire::time::Mono;
+use bourse_wire::v1;
+
+use crate::call::Place;
+use crate::message::{Kind, ProcessId, RevisionId};
+
+pub(crate) struct Module {
+    /// The revision that serves.
+    pub current: Option<RevisionId>,
+    /// The one that is being loaded, to take over.
+    pub incoming: Option<RevisionId>,
+    /// A developer's process that serves instead, while it is connected.
+    pub attached: Option<RevisionId>,
+    pub revisions: BTreeMap<RevisionId, Revision>,
+    pub queue: BTreeMap<Place, CallId>,
+    /// Instances that wait for nested calls.
+    pub blocked: usize,
+    /// Why the last revision does not load, or the last instance did not start.
+    pub failure: Option<v1::Failure>,
+    pub pause: Pause,
+    /// It is no longer in the folder.
+    pub removed: bool,
+}
+
+/// The back-off of a module whose instances crash or do not start.
+#[derive(Default)]
+pub(crate) struct Pause {
+    pub failures: u32,
+    pub until: Option<Mono>,
+    /// Instances do not even start: refuse calls instead of letting them wait.
+    pub open: bool,
+}
+
+pub(crate) struct Revision {
+    pub kind: Kind,
+    pub loading: Loading,
+    pub template: Option<ProcessId>,
+    /// Empty: the template can fork.
+    pub not_forkable: String,
+    pub description: v1::Module,
+    pub version: Option<semver::Version>,
+    pub functions: BTreeMap<String, Function>,
+    pub instances: BTreeSet<ProcessId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loading {
+    /// Its template, or first instance, has not reported.
+    Waits,
+    /// It loads.
+    Done,
+    /// It does not.
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    pub timeout: Option<Duration>,
+    pub queue_wait: Option<Duration>,
+    /// How long it runs, smoothed; `None` until it has been seen.
+    pub run_time: Option<Duration>,
+}
+
+impl Module {
+    pub(crate) fn new() -> Self {
+        Self {
+            current: None,
+            incoming: None,
+            attached: None,
+            revisions: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            blocked: 0,
+            failure: None,
+            pause: Pause::default(),
+            removed: false,
+        }
+    }
+
+    /// The revision that takes calls now.
+    pub(crate) fn serving(&self) -> Option<&RevisionId> {
+        self.attached.as_ref().or(self.current.as_ref())
+    }
+
+    pub(crate) fn serving_revision(&self) -> Option<&Revision> {
+        self.revisions.get(self.serving()?)
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Option<&Function> {
+        self.serving_revision()?.functions.get(name)
+    }
+
+    /// The scanner has found it, and not found it gone.
+    pub(crate) fn is_in_folder(&self) -> bool {
+        !self.removed && (self.attached.is_none() || self.current.is_some() || self.incoming.is_some())
+    }
+
+    /// Something is being loaded, so that it is too early to say what it offers.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.serving().is_none() && self.incoming.is_some()
+    }
+}
+
+impl Function {
+    /// How much the last run weighs in the smoothed run time: 1 in 8.
+    const WEIGHT: u32 = 8;
+
+    pub(crate) fn ran(&mut self, took: Duration) {
+        self.run_time = Some(match self.run_time {
+            None => took,
+            Some(old) => (old * (Self::WEIGHT - 1) + took) / Self::WEIGHT,
+        });
+    }
+}
+
+impl Revision {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            loading: Loading::Waits,
+            template: None,
+            not_forkable: String::new(),
+            description: v1::Module::default(),
+            version: None,
+            functions: BTreeMap::new(),
+            instances: BTreeSet::new(),
+        }
+    }
+
+    /// Takes a module's own description, or says why it can't be served.
+    pub(crate) fn describe(&mut self, module: v1::Module) -> Result<(), v1::Failure> {
+        if module.functions.is_empty() {
+            return Err(Code::ModuleFailed
+                .because("it has no functions")
+                .hint("define a function whose name does not start with an underscore, or decorate one with @function"));
+        }
+        let version = if module.version.is_empty() { "0.0.0" } else { &module.version };
+        self.version = Some(semver::Version::parse(version).map_err(|e| {
+            Code::ModuleFailed
+                .because(format!("its version {version:?} is not a semantic version: {e}"))
+                .hint("write it as MAJOR.MINOR.PATCH, for example __version__ = \"1.2.0\"")
+        })?);
+        if let Some(option) = module.options.keys().next() {
+            return Err(unknown_option(option, "the module"));
+        }
+        let mut functions = BTreeMap::new();
+        for f in &module.functions {
+            let mut function = Function { timeout: None, queue_wait: None, run_time: None };
+            for (option, json) in &f.options {
+                let value = match option.as_str() {
+                    "timeout" => &mut function.timeout,
+                    "queue_wait" => &mut function.queue_wait,
+                    _ => return Err(unknown_option(option, &format!("function {}", f.name))),
+                };
+                *value =
+                    Some(bourse_wire::time::parse_duration(json.trim_matches('"')).ok_or_else(|| {
+                        Code::ModuleFailed
+                            .because(format!("{option} = {json} of function {} is not a duration", f.name))
+                            .hint("write it as \"5s\", \"200ms\" or \"1m\"")
+                    })?);
+            }
+            if functions.insert(f.name.clone(), function).is_some() {
+                return Err(Code::ModuleFailed.because(format!("it has two functions named {}", f.name)));
+            }
+        }
+        self.functions = functions;
+        self.description = module;
+        self.loading = Loading::Done;
+        Ok(())
+    }
+}
+
+fn unknown_option(option: &str, of: &str) -> v1::Failure {
+    Code::ModuleFailed
+        .because(format!("the option {option:?} of {of} is not supported by this version of bourse"))
+        .hint("supported options are: timeout, queue_wait")
+}
