@@ -1,0 +1,276 @@
+"""What running functions ask of the grid, and how user code and ours take turns on the main thread.
+
+    worker -> node: call, wait, cancel, read, scan
+    node -> worker: reply, value, page
+
+`lock` is held wherever no user code runs. User code enters by `_take_back` and leaves by `_give_way`. An interrupt is a
+SIGINT to the main thread; its handler raises `Interrupted` only while user code runs (`armed`), so the worker's own
+code is never cut short; what comes meanwhile is raised by `_give_way`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Coroutine, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+import zmq
+
+from . import _messages as messages
+from . import _values as values
+from ._calls import Future, Target, all_done, enough
+from ._conversation import HEADER_MAX, Conversation, too_large
+from ._errors import BourseError, Interrupted, Timeout, error_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+PRESS_SECONDS = 0.1  # how long a cancelled coroutine has before it is interrupted
+
+
+class Answer:
+    """What a `Read` or `Scan` waits for."""
+
+    __slots__ = ("done", "error", "function", "message", "payload", "waiter")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: Optional[BourseError] = None
+        self.waiter = None
+
+    def resolve(self, message: Any, payload: bytes) -> None:
+        if message.HasField("failure"):
+            self.error = error_of(message.failure)
+        self.message = type(message).FromString(message.SerializeToString())  # the incoming one is reused
+        self.payload = payload
+        self.done = True
+
+    def fail(self, error: BourseError) -> None:
+        self.error = error
+        self.done = True
+
+
+class Asking(Conversation):
+    """The running call's side of the conversation. A `Caller`."""
+
+    def __init__(self, endpoint: str, secret: bytes, role: int, description: Any) -> None:
+        super().__init__(endpoint, secret, role, description)
+        self.armed = 0  # the run that a signal may interrupt now; only the main thread touches it
+        self._requests = 0
+        self._main = threading.get_ident()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._task: Optional[asyncio.Task[Any]] = None
+        self._wait_scheduled = False
+        self._pressed = 0.0
+
+    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
+        """Make a nested call."""
+        payload = values.encode_arguments(args, kwargs)
+        if len(payload) > self.payload_max:
+            raise too_large("arguments", len(payload), self.payload_max)
+        self._take_back()
+        try:
+            message = target.message()
+            call = message.call
+            self._requests = call.request = self._requests + 1
+            call.parent, call.attempt, call.wait = self.call, self.attempt, wait
+            call.ClearField("writes")
+            self._take_writes(call)
+            future: Future[Any] = Future(self, call.function, call.request)
+            self.waiting[call.request] = future
+            self._put_frames(message.SerializeToString(), payload)
+            if wait:
+                self._receive_until(lambda: future._done)
+        finally:
+            self._give_way()
+        return future
+
+    def wait(self, futures: Sequence[Future[Any]], any_: bool, timeout: Optional[float]) -> None:
+        """Give the slot back, and block until all (or any) of these are done."""
+        self._take_back()
+        try:
+            self.drain()
+            left = [future for future in futures if not future._done]
+            if not left or (any_ and len(left) < len(futures)):
+                return
+            self._send_wait([future.request for future in left], any_)
+            if self._receive_until(enough(left, any_), timeout):
+                return
+            for future in left:
+                self._cancel(future)
+            self._receive_until(all_done(left))
+            raise Timeout(f"no reply within {timeout:g} s", function=left[0].function)
+        finally:
+            self._give_way()
+
+    def cancel(self, future: Future[Any]) -> None:
+        """Nobody wants the reply of a nested call."""
+        self._take_back()
+        try:
+            self._cancel(future)
+        finally:
+            self._give_way()
+
+    def ask(self, message: Any, part: Any) -> tuple[Any, bytes]:
+        """Send a `Read` or `Scan`, and wait for its answer."""
+        self._take_back()
+        try:
+            self._requests = part.request = self._requests + 1
+            part.call, part.attempt = self.call, self.attempt
+            self._take_writes(part)
+            answer = Answer()
+            self.waiting[part.request] = answer
+            self._put(message)
+            self._receive_until(lambda: answer.done)
+        finally:
+            self._give_way()
+        if answer.error is not None:
+            raise answer.error
+        return answer.message, answer.payload
+
+    def awaitable(self, future: Future[Any]) -> asyncio.Future[None]:
+        """Done when `future` is. Once nothing else is to be done on the loop, the slot is given back."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future.waiter = waiter = loop.create_future()
+        if future._done:  # it came between the caller's look and ours
+            future.waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        else:
+            self._schedule_wait(loop)
+        return waiter
+
+    def press(self) -> None:
+        """An interrupt that only cancelled a coroutine, which goes on: raise it where the coroutine is."""
+        if self.interrupt and self.interrupt == self.run_number and monotonic() - self._pressed > PRESS_SECONDS:
+            self._pressed = monotonic()
+            signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _take_back(self) -> None:
+        """From user code to ours: take the lock, and with it the socket."""
+        if threading.get_ident() != self._main:
+            raise RuntimeError("the grid can be used from the function's own thread only, not from threads it started")
+        self.armed = 0
+        self.lock.acquire()
+        self.busy = False
+
+    def _give_way(self) -> None:
+        """From our code back to user code. Raises the interrupt that came meanwhile."""
+        watchdog = self._watchdog
+        self.busy = True
+        if watchdog.owning:
+            watchdog.alarm.ring()  # we may have taken the news from the descriptor it waits on
+        elif not watchdog.armed:
+            watchdog.arm()
+        self.lock.release()
+        self.armed = self.run_number
+        if self.interrupt == self.run_number:
+            self._raise_interrupt()
+
+    def _take_writes(self, part: Any) -> None:
+        if self.writes:
+            part.writes.extend(self.writes)
+            if part.ByteSize() > HEADER_MAX:
+                part.ClearField("writes")
+                raise too_large("state written", sum(len(write.value) for write in self.writes), HEADER_MAX)
+            self.writes.clear()
+
+    def _send_wait(self, requests: list[int], any_: bool) -> None:
+        message = messages.ToNode()
+        message.wait.call, message.wait.attempt, message.wait.any = self.call, self.attempt, any_
+        message.wait.requests.extend(requests)
+        self._put(message)
+
+    def _cancel(self, future: Future[Any]) -> None:
+        message = messages.ToNode()
+        message.cancel.request = future.request
+        self._put(message)
+
+    def _receive_until(self, enough: Callable[[], bool], timeout: Optional[float] = None) -> bool:
+        """Handle messages until `enough`, or until an interrupt, or until `timeout`: then `False`."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while not enough() and self.interrupt != self.run_number:
+            if deadline is not None:
+                left = deadline - monotonic()
+                if left <= 0 or not self._socket.poll(max(1, int(left * 1000))):
+                    return False
+            try:
+                header, payload = self._recv(), self._recv()
+            except zmq.Again:
+                self._look_at_connection()
+                continue
+            self.handle(messages.ToWorker.FromString(header), header, payload)
+        return True
+
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """On the instance's own event loop, which lives as long as the instance: connections belong to a loop.
+
+        Tasks that outlive their call stay on it, and go on when the loop next runs.
+        """
+        import asyncio  # `load` did, if anything here is a coroutine function
+
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+        self._task = task = loop.create_task(coroutine)
+        try:
+            return loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():  # interrupted while the loop itself ran: let the coroutine clean up
+                task.cancel()
+                loop.run_until_complete(asyncio.wait([task]))
+            raise
+        finally:
+            self._task = None
+
+    def _schedule_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._wait_scheduled:
+            self._wait_scheduled = True
+            loop.call_soon(self._wait_for_awaited)
+
+    def _wait_for_awaited(self) -> None:
+        self._wait_scheduled = False
+        self._take_back()
+        try:
+            self.drain()
+            awaited = [request for request, future in self.waiting.items() if future.waiter is not None]
+            if awaited:
+                self._send_wait(awaited, any_=True)
+                if not self._watchdog.owning:
+                    self._watchdog.hurry()  # it receives the replies while the loop sleeps
+        finally:
+            self._give_way()
+
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        """On the loop: a reply has come. Those still awaited are waited for anew."""
+        if not waiter.done():
+            waiter.set_result(None)
+        if self._loop is not None and any(future.waiter is not None for future in self.waiting.values()):
+            self._schedule_wait(self._loop)
+
+    def _interrupt(self) -> None:
+        """Make the main thread stop what it does. If that is this thread, it is in our code, and looks itself."""
+        if threading.get_ident() == self._main:
+            return
+        task, loop = self._task, self._loop
+        self._pressed = monotonic()
+        if task is not None and loop is not None:
+            loop.call_soon_threadsafe(task.cancel)
+        else:
+            signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _on_signal(self, _signal: int, _frame: Any) -> None:
+        if self.armed and self.armed == self.interrupt:
+            self._raise_interrupt()
+        if self.reconnects and not self.interrupt:  # somebody at a terminal pressed Ctrl-C
+            raise KeyboardInterrupt
+
+    def _raise_interrupt(self) -> None:
+        self.armed = 0
+        self.interrupted, self.interrupt = self.interrupt, 0
+        raise Interrupted(self.interrupt_reason or "the call's time is over")

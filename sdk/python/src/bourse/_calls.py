@@ -1,0 +1,305 @@
+"""Calls of functions: by name, at once or as futures, one or many.
+
+    call("treedb.write", key, body=text)          waits, and returns the result
+    submit("treedb.write", key, body=text)        returns a `Future` at once
+    gather(*futures), as_completed(futures)       many
+    Target("treedb.write").options(timeout=5)     a function with options, to call, submit or map
+
+A call goes through the worker whose function runs here or through the `Client` that is open, else there is
+no node to ask. Both are a `Caller`: they send the message and wait for the reply. An instance that waits gives its slot
+back meanwhile, so waiting for everything at once is cheaper than one after the other.
+
+In `async def` functions futures are awaited: `await f.submit(x)`, `await f.acall(x)`, `await asyncio.gather(…)`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union
+
+from . import _context
+from . import _messages as messages
+from . import _values as values
+from ._errors import BourseError, NoNode, error_of
+
+if TYPE_CHECKING:
+    import asyncio  # slow to import, and most modules do without it
+
+R = TypeVar("R")
+Duration = Union[int, float, str, datetime.timedelta]
+
+IN_FLIGHT = 64  # how many calls `map` has under way
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+class Caller(Protocol):
+    """Who sends calls and receives their replies."""
+
+    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
+        """Send a call. With `wait` the caller does nothing else until its reply is there."""
+
+    def wait(self, futures: Sequence[Future[Any]], any_: bool, timeout: Optional[float]) -> None:
+        """Block until all (or any) are done. On `timeout` the calls are cancelled, and `Timeout` is raised."""
+
+    def cancel(self, future: Future[Any]) -> None:
+        """Tell the node that nobody wants the reply."""
+
+    def awaitable(self, future: Future[Any]) -> asyncio.Future[None]:
+        """Done when the future is."""
+
+
+class Future(Generic[R]):
+    """The result of a call that is under way. Can be awaited where an event loop runs."""
+
+    __slots__ = ("_caller", "_content_type", "_done", "_error", "_http", "_payload", "call", "function", "request", "waiter")
+
+    def __init__(self, caller: Caller, function: str, request: int) -> None:
+        self._caller = caller
+        self._done = False
+        self._error: Optional[BourseError] = None
+        self.function = function
+        self.request = request
+        self.waiter: Optional[asyncio.Future[None]] = None
+
+    def __repr__(self) -> str:
+        return f"<Future of {self.function}, {'done' if self._done else 'under way'}>"
+
+    def __await__(self) -> Generator[Any, None, R]:
+        if not self._done:
+            yield from self._caller.awaitable(self).__await__()
+        return self.result()
+
+    def done(self) -> bool:
+        """Whether the reply is there. Does not look for it: only waiting does."""
+        return self._done
+
+    def result(self, timeout: Optional[float] = None) -> R:
+        """Wait for the result, or raise what the call failed with.
+
+        Once `timeout` seconds are over the call is cancelled and `Timeout` raised: an instance that waits has given
+        its slot away, and goes on when the call has ended.
+        """
+        if not self._done:
+            self._caller.wait((self,), False, timeout)
+        if self._error is not None:
+            raise self._error
+        value = values.decode(self._payload, self._content_type)
+        if self._http is not None:
+            status, headers = self._http
+            value = values.Response(value, status, headers, self._content_type or None)
+        return value  # type: ignore[no-any-return]
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BourseError]:
+        """Wait, and return what the call failed with; `None` if it succeeded."""
+        if not self._done:
+            self._caller.wait((self,), False, timeout)
+        return self._error
+
+    def cancel(self) -> None:
+        """Give the call up: it won't start if it has not yet, and is told if it has."""
+        if not self._done:
+            self._caller.cancel(self)
+
+    def resolve(self, reply: Any, payload: bytes) -> None:
+        """The reply is there. For the `Caller`."""
+        if reply.HasField("failure"):
+            self._error = error_of(reply.failure, self.function)
+        else:
+            self._payload: bytes = payload
+            self._content_type: str = reply.content_type
+            self._http: Optional[tuple[int, dict[str, str]]] = None
+            if reply.HasField("http"):
+                headers = {header.name: header.value for header in reply.http.headers}
+                self._http = (reply.http.status or 200, headers)
+        self._done = True
+
+    def fail(self, error: BourseError) -> None:
+        """No reply will come. For the `Caller`."""
+        self._error = error
+        self._done = True
+
+
+class Target(Generic[R]):
+    """A function by its name, with the options of the calls that are made through it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        timeout: Optional[Duration] = None,
+        queue_wait: Optional[Duration] = None,
+        context: Optional[Mapping[str, str]] = None,
+        version: str = "",
+        caller: Optional[Caller] = None,
+    ) -> None:
+        self._name = name
+        self._caller = caller
+        self._message = messages.ToNode()
+        call = self._message.call
+        call.function = name
+        call.timeout_ms = milliseconds(timeout)
+        call.queue_wait_ms = milliseconds(queue_wait)
+        call.version = version
+        for key, value in (context or {}).items():
+            call.context[key] = value
+
+    def __repr__(self) -> str:
+        return f"<Target {self.target_name}>"
+
+    @property
+    def target_name(self) -> str:
+        """`module.function`."""
+        return self._name
+
+    def call(self, *args: Any, **kwargs: Any) -> R:
+        """Call the function, and wait for its result."""
+        future = (self._caller or caller()).send_call(self, args, kwargs, True)
+        return future.result()  # type: ignore[no-any-return]
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
+        """Call the function, and return at once."""
+        return (self._caller or caller()).send_call(self, args, kwargs, False)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> R:
+        """Call the function, and await its result."""
+        return await self.submit(*args, **kwargs)
+
+    def map(self, *iterables: Iterable[Any], in_flight: int = IN_FLIGHT) -> Iterator[R]:
+        """Call the function for each item; its results in order, as an iterator.
+
+        With several iterables it takes an argument from each. At most `in_flight` calls are under way; more
+        are made as results are taken. Calls under way are cancelled when the iterator is dropped.
+        """
+        if in_flight < 1:
+            raise ValueError("in_flight must be at least 1")
+        arguments = zip(*iterables)
+        under_way: deque[Future[R]] = deque()
+        try:
+            for args in arguments:
+                under_way.append(self.submit(*args))
+                if len(under_way) >= in_flight:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def options(
+        self,
+        *,
+        timeout: Optional[Duration] = None,
+        queue_wait: Optional[Duration] = None,
+        context: Optional[Mapping[str, str]] = None,
+        version: str = "",
+    ) -> Target[R]:
+        """The same function with other options: seconds or "200ms", and pass-through context."""
+        return Target(
+            self.target_name, timeout=timeout, queue_wait=queue_wait, context=context, version=version, caller=self._caller
+        )
+
+    def start(self, *args: Any, **kwargs: Any) -> str:
+        """Not in this version: durable calls."""
+        raise NotImplementedError("start (durable calls) is not supported in this version: use submit")
+
+    def tail(self, *args: Any, **kwargs: Any) -> Any:
+        """Not in this version: handing a call over."""
+        raise NotImplementedError("tail (handing a call over) is not supported in this version: use call")
+
+    def message(self) -> Any:
+        """The `ToNode` with the parts of the call that stay the same. For the `Caller`, which fills in the rest."""
+        return self._message
+
+
+def call(function: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call `module.function`, and wait for its result."""
+    return Target(function).call(*args, **kwargs)
+
+
+def submit(function: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    """Call `module.function`, and return at once."""
+    return Target(function).submit(*args, **kwargs)
+
+
+def gather(*futures: Future[Any], return_exceptions: bool = False) -> list[Any]:
+    """Wait for all; their results in order.
+
+    The first failure in that order is raised once all have ended, unless `return_exceptions`.
+    """
+    _wait(futures, any_=False)
+    if return_exceptions:
+        return [error if (error := future.exception()) else future.result() for future in futures]
+    return [future.result() for future in futures]
+
+
+def as_completed(futures: Iterable[Future[R]]) -> Iterator[Future[R]]:
+    """The futures, each as soon as it is done."""
+    left = list(futures)
+    while left:
+        _wait(left, any_=True)
+        ready = [future for future in left if future.done()]
+        left = [future for future in left if not future.done()]
+        yield from ready
+
+
+def caller() -> Caller:
+    """Who makes calls here; `NoNode` if nobody can."""
+    found = _context.running or client
+    if found is None:
+        raise NoNode(
+            "there is no node to send this call to",
+            hint="Open one (`with bourse.Client() as client:`), or call the function directly: f(…) is plain Python.",
+        )
+    return found
+
+
+def milliseconds(duration: Optional[Duration]) -> int:
+    """Seconds, "5s", "200ms" or a timedelta, in milliseconds; 0 for `None`."""
+    if duration is None:
+        return 0
+    if isinstance(duration, datetime.timedelta):
+        duration = duration.total_seconds()
+    if isinstance(duration, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", duration)
+        if not match:
+            raise ValueError(f"{duration!r} is not a duration: write 5, '5s' or '200ms'")
+        result = float(match[1]) * _UNITS[match[2]]
+    else:
+        result = duration * 1000
+    if not 0 < result < 2**53:
+        raise ValueError(f"{duration!r} is not a duration: it must be greater than 0")
+    return max(1, round(result))
+
+
+def all_done(futures: Sequence[Future[Any]]) -> Callable[[], bool]:
+    """Asks whether all are done, again and again, without looking again at those that are."""
+    at, end = 0, len(futures)
+
+    def look() -> bool:
+        nonlocal at
+        while at < end and futures[at]._done:
+            at += 1
+        return at == end
+
+    return look
+
+
+def enough(futures: Sequence[Future[Any]], any_: bool) -> Callable[[], bool]:
+    """Asks whether one is done, or all."""
+    return (lambda: any(future._done for future in futures)) if any_ else all_done(futures)
+
+
+def _wait(futures: Sequence[Future[Any]], any_: bool) -> None:
+    for future in futures:
+        if not isinstance(future, Future):
+            raise TypeError(f"expected futures, not {type(future).__name__}: use submit(…) to make one")
+    left = [future for future in futures if not future.done()]
+    if left and not (any_ and len(left) < len(futures)):
+        left[0]._caller.wait(left, any_, None)
+
+
+client: Optional[Caller] = None  # the `Client` that was opened last with `with`
