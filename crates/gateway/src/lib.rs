@@ -1,0 +1,189 @@
+//! HTTP in, calls out.
+//!
+//! The gateway turns requests into calls and answers back. It decides nothing about where a call runs, when, or
+//! whether there is room: that is the node's. It knows [`bourse_wire`] only.
+//!
+//! ```text
+//! client  -> gateway: request
+//! gateway -> daemon:  Event::Call { call, ticket, reply }      daemon -> gateway: Answer (through reply)
+//! gateway -> daemon:  Event::Cancel { ticket }                 the client went away before the answer
+//! gateway -> daemon:  Event::Inspect { what, reply }           daemon -> gateway: JSON (through reply)
+//! daemon  -> gateway: set_routes, set_ready
+//! ```
+//!
+//! Events go through an unbounded channel that is bounded all the same: a connection has one request at a time, so
+//! there are never more than [`Limits::connections_max`] calls, and each is followed by at most one `Cancel`.
+//!
+//! It never retries, queues, or reorders; a call that the daemon was told of is answered exactly once, or
+//! cancelled exactly once. What a stranger sends gets an answer or a closed connection, never a panic.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`pattern`], [`routes`] | `POST /kv/{key}`: parsing, the table, suggestions for near names |
+//! | `signature`, `bind` | what a function takes, and fitting a request to it |
+//! | `json` | JSON text to CBOR and back, without a tree in between |
+//! | `terms` | timeout, queue wait and version of one call |
+//! | `answer`, [`problem`] | results and failures as HTTP |
+//! | [`guard`], `cors` | Host, Origin and bearer token; what browsers are told |
+//! | `trace` | W3C trace context |
+//! | `openapi` | `/openapi.json` |
+//! | [`metrics`] | names, and cached handles |
+//! | `gateway`, `exchange`, `reply` | what connections share; one request from its head to its answer |
+//! | `body`, `uri` | bounded bodies, strict percent-encoding |
+//! | [`serve`], `pulse` | sockets: accept, time out, drain |
+
+mod answer;
+mod bind;
+mod body;
+mod cors;
+mod exchange;
+mod gateway;
+pub mod guard;
+mod json;
+pub mod metrics;
+mod openapi;
+pub mod pattern;
+pub mod problem;
+mod pulse;
+mod reply;
+pub mod routes;
+pub mod serve;
+mod signature;
+mod terms;
+mod trace;
+mod uri;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bourse_wire::id::{CallId, FunctionName};
+use bourse_wire::v1;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+pub use gateway::{Config, Gateway};
+pub use guard::Auth;
+pub use routes::{Deployed, Routes};
+pub use serve::Listener;
+
+/// A call that a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Which function; one of those in the current [`Routes`].
+    pub function: FunctionName,
+    /// Deterministic CBOR of [`bourse_wire::arguments`]; checked against the function's signature, unless the
+    /// client sent CBOR itself.
+    pub arguments: Bytes,
+    /// How long the client waits, where it said so.
+    pub timeout: Option<Duration>,
+    /// How long the call may wait for an instance, where the client said so.
+    pub queue_wait: Option<Duration>,
+    /// W3C trace context; always valid.
+    pub traceparent: String,
+    /// Pass-through context.
+    pub context: BTreeMap<String, String>,
+    /// A semver requirement on the module's version, as the client gave it; empty takes any.
+    pub version: String,
+}
+
+/// Names a call between the gateway and the daemon. Counts up from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the gateway tells the daemon.
+#[derive(Debug)]
+pub enum Event {
+    /// Run a function, then answer through `reply`. A reply that is dropped reads as an internal error.
+    Call {
+        /// What to run.
+        call: Call,
+        /// Its name in a later `Cancel`.
+        ticket: Ticket,
+        /// Where its answer goes.
+        reply: oneshot::Sender<Answer>,
+    },
+    /// Nobody waits for this call's answer any more. Comes at most once, and never after an answer was read.
+    Cancel {
+        /// Which call.
+        ticket: Ticket,
+    },
+    /// Say how something stands.
+    Inspect {
+        /// What.
+        what: Inspect,
+        /// Where the JSON goes.
+        reply: oneshot::Sender<serde_json::Value>,
+    },
+}
+
+/// What can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspect {
+    /// `GET /v1/modules`.
+    Modules,
+    /// `GET /v1/instances`.
+    Instances,
+    /// `GET /v1/status`.
+    Status,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its id; `None` where it was refused before it had one.
+    pub call: Option<CallId>,
+    /// What it gave.
+    pub result: Result<Success, v1::Failure>,
+}
+
+/// A function's result.
+#[derive(Clone, Debug, Default)]
+pub struct Success {
+    /// CBOR, unless `content_type` says otherwise. Empty CBOR reads as null.
+    pub payload: Bytes,
+    /// Empty means `application/cbor`; anything else is passed through as it is.
+    pub content_type: String,
+    /// How the function wants it told over HTTP.
+    pub http: Option<v1::HttpResponse>,
+}
+
+/// The bounds of everything a client can make grow or last.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections open at once. Past it the gateway stops accepting: those who wait do so in the kernel's
+    /// backlog, at no cost here, and are served once a connection ends. Answering 503 instead would need a
+    /// descriptor and a task for each of them, which is what has run out.
+    pub connections_max: usize,
+    /// A request body, in bytes. Past it: 413.
+    pub body_bytes_max: usize,
+    /// All request bodies being read at once, in bytes, as far as they came in more than one piece. Past it: 503.
+    pub bodies_bytes_max: usize,
+    /// A request's line and headers, in bytes. Past it: 431.
+    pub header_bytes_max: usize,
+    /// From a request's first byte to the end of its headers. Past it the connection is closed.
+    pub header_read_max: Duration,
+    /// Between two pieces of a body. Past it the connection is closed.
+    pub body_idle_max: Duration,
+    /// Between two requests on a connection. Past it the connection is closed.
+    pub keep_alive_max: Duration,
+    /// A client that takes nothing of its answer. Past it the connection is closed.
+    pub write_stall_max: Duration,
+    /// From the beginning of a shutdown until what is still in flight is dropped.
+    pub drain_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            body_bytes_max: 16 * 1024 * 1024,
+            bodies_bytes_max: 1024 * 1024 * 1024,
+            header_bytes_max: 64 * 1024,
+            header_read_max: Duration::from_secs(10),
+            body_idle_max: Duration::from_secs(30),
+            keep_alive_max: Duration::from_secs(75),
+            write_stall_max: Duration::from_secs(30),
+            drain_max: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! `/openapi.json`: OpenAPI 3.1 from what the modules say of themselves.
+
+use bourse_wire::v1::parameter::Kind;
+use http::Method;
+use serde_json::{Map, Value as Json, json};
+
+use crate::pattern::{Pattern, Segment};
+use crate::routes::{Routes, Target};
+use crate::signature::{Hint, Parameter, Type};
+
+/// The document.
+pub(crate) fn document(routes: &Routes) -> Json {
+    let mut paths: Map<String, Json> = Map::new();
+    let mut sorted: Vec<_> = routes.list().iter().collect();
+    sorted.sort_by_key(|(pattern, _)| (pattern.path(), pattern.method.to_string()));
+    for (pattern, target) in sorted {
+        let item = paths.entry(template(pattern)).or_insert_with(|| json!({}));
+        item[pattern.method.as_str().to_ascii_lowercase()] = route(pattern, target);
+    }
+    for target in routes.functions() {
+        paths.insert(format!("/v1/call/{}", target.name), json!({"post": call(target)}));
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Bourse",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The functions that this daemon serves.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": problem()},
+            "responses": {"Problem": {
+                "description": "What went wrong (RFC 9457)",
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }},
+            "parameters": {
+                "Timeout": term("timeout", "How long to wait for the answer: 200ms, 5s, 1m"),
+                "QueueWait": term("queue_wait", "How long the call may wait for an instance"),
+                "Version": term("version", "A semver requirement on the module's version, such as ^1.2"),
+            },
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
+    })
+}
+
+/// OpenAPI has no rest parameters: `{*path}` is written `{path}`.
+fn template(pattern: &Pattern) -> String {
+    pattern.segments.iter().fold(String::new(), |path, segment| match segment {
+        Segment::Literal(text) => path + "/" + text,
+        Segment::Parameter(name) | Segment::Rest(name) => path + "/{" + name + "}",
+    })
+}
+
+fn route(pattern: &Pattern, target: &Target) -> Json {
+    let in_path: Vec<&str> = pattern.names().collect();
+    let with_body = !matches!(pattern.method, Method::GET | Method::DELETE);
+    let mut operation = operation(target, &format!("{} {}", pattern.method, pattern.path()));
+    let mut parameters: Vec<Json> = Vec::new();
+    for name in &in_path {
+        let schema =
+            target.signature.position(name).map_or(json!({}), |i| schema(&target.signature.parameters[i]));
+        parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
+    }
+    let others = || target.signature.parameters.iter().filter(|p| !in_path.contains(&p.name.as_str()));
+    if !with_body {
+        let in_query = others().filter(|p| !p.is_variadic() && p.name != "body" && !is_the_request(p));
+        parameters
+            .extend(in_query.map(
+                |p| json!({"name": p.name, "in": "query", "required": p.required, "schema": schema(p)}),
+            ));
+    }
+    operation["parameters"] = parameters.into();
+    if let Some(body) = others().find(|p| p.name == "body") {
+        let content_type = match body.hint.kind {
+            Type::Bytes => "application/octet-stream",
+            Type::Str => "text/plain",
+            _ => "application/json",
+        };
+        let content = json!({content_type: {"schema": schema(body)}});
+        operation["requestBody"] = json!({"required": body.required, "content": content});
+    } else if with_body && others().any(|p| !is_the_request(p)) {
+        operation["requestBody"] = arguments(others().filter(|p| !is_the_request(p)));
+    }
+    operation
+}
+
+fn call(target: &Target) -> Json {
+    let mut operation = operation(target, target.name.as_str());
+    operation["parameters"] = ["Timeout", "QueueWait", "Version"]
+        .map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
+        .to_vec()
+        .into();
+    operation["requestBody"] = arguments(target.signature.parameters.iter());
+    operation
+}
+
+fn operation(target: &Target, id: &str) -> Json {
+    let returns = Hint::parse(&target.signature.returns);
+    let mut operation = json!({
+        "operationId": id,
+        "tags": [target.name.module()],
+        "summary": target.signature.to_string(),
+        "responses": {
+            "200": {"description": "The result", "content": {"application/json": {"schema": of(returns)}}},
+            "default": {"$ref": "#/components/responses/Problem"},
+        },
+    });
+    if !target.doc.is_empty() {
+        operation["description"] = target.doc.as_str().into();
+    }
+    operation
+}
+
+/// Arguments by name, as a body.
+fn arguments<'p>(parameters: impl Iterator<Item = &'p Parameter>) -> Json {
+    let (mut properties, mut required, mut others) = (Map::new(), Vec::new(), false);
+    for p in parameters {
+        match p.kind {
+            Kind::VarNamed => others = true,
+            Kind::VarPositional => {}
+            _ => {
+                properties.insert(p.name.clone(), schema(p));
+                if p.required {
+                    required.push(p.name.as_str());
+                }
+            }
+        }
+    }
+    let schema = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": others});
+    json!({"required": !required.is_empty(), "content": {"application/json": {"schema": schema}}})
+}
+
+/// Whether the gateway fills it in.
+fn is_the_request(p: &Parameter) -> bool {
+    p.hint.kind == Type::Dict && matches!(p.name.as_str(), "headers" | "request")
+}
+
+fn schema(p: &Parameter) -> Json {
+    let mut schema = of(p.hint);
+    if let Ok(default) = serde_json::from_str::<Json>(&p.default_json) {
+        schema["default"] = default;
+    }
+    schema
+}
+
+fn of(hint: Hint) -> Json {
+    let name = match hint.kind {
+        Type::Any => return json!({}),
+        Type::Bool => "boolean",
+        Type::Int => "integer",
+        Type::Float => "number",
+        Type::Str | Type::Bytes => "string",
+        Type::List => "array",
+        Type::Dict => "object",
+        Type::None => "null",
+    };
+    let mut schema = if hint.nullable { json!({"type": [name, "null"]}) } else { json!({"type": name}) };
+    if hint.kind == Type::Bytes {
+        schema["contentEncoding"] = "base64url".into();
+    }
+    schema
+}
+
+fn problem() -> Json {
+    let text = || json!({"type": "string"});
+    json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": {"type": "string", "format": "uri"},
+            "title": text(),
+            "status": {"type": "integer"},
+            "detail": text(),
+            "code": text(),
+            "hint": text(),
+            "call_id": {"type": "string", "format": "uuid"},
+            "error": {"type": "object", "properties": {"type": text(), "message": text(), "traceback": text()}},
+        },
+    })
+}
+
+fn term(name: &str, description: &str) -> Json {
+    json!({"name": name, "in": "query", "description": description, "schema": {"type": "string"}})
+}
+
+#[cfg(test)]
+mod tests {
+    use bourse_wire::v1;
+
+    use super::*;
+    use crate::Deployed;
+
+    fn routes() -> Routes {
+        let parameter = |name: &str, hint: &str, default: &str| v1::Parameter {
+            name: name.into(),
+            r#type: hint.into(),
+            required: default.is_empty(),
+            default_json: default.into(),
+            ..Default::default()
+        };
+        let write = v1::Function {
+            name: "write".into(),
+            parameters: vec![parameter("key", "str", ""), parameter("body", "bytes", "")],
+            http: vec!["POST /kv/{key}".into()],
+            doc: "Stores a value.".into(),
+            returns: "dict".into(),
+            ..Default::default()
+        };
+        let read = v1::Function {
+            name: "read".into(),
+            parameters: vec![
+                parameter("key", "str", ""),
+                parameter("depth", "int?", "null"),
+                parameter("headers", "dict", ""),
+            ],
+            http: vec!["GET /kv/{key}".into(), "GET /tree/{*key}".into()],
+            ..Default::default()
+        };
+        let module = v1::Module { name: "treedb".into(), functions: vec![write, read], ..Default::default() };
+        Routes::new(&[Deployed { module }], &[]).unwrap()
+    }
+
+    /// The document as it was when somebody last looked. `BOURSE_REFRESH=1 cargo test` writes it anew.
+    #[test]
+    fn the_document_is_stable() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/openapi.json");
+        let now = serde_json::to_string_pretty(&document(&routes())).unwrap() + "\n";
+        if std::env::var_os("BOURSE_REFRESH").is_some() {
+            std::fs::write(path, &now).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), now);
+    }
+
+    #[test]
+    fn it_holds_together() {
+        let document = document(&routes());
+        let mut ids = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for operation in item.as_object().unwrap().values() {
+                ids.push(operation["operationId"].as_str().unwrap());
+                assert!(operation["responses"]["200"].is_object());
+                for p in operation["parameters"].as_array().unwrap() {
+                    let in_path = p["in"] == "path";
+                    assert_eq!(
+                        in_path,
+                        path.contains(&format!("{{{}}}", p["name"].as_str().unwrap_or("$"))),
+                        "{path}"
+                    );
+                }
+            }
+        }
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), all, "operation ids are unique");
+        let mut refs = Vec::new();
+        references(&document, &mut refs);
+        assert!(!refs.is_empty());
+        for reference in refs {
+            assert!(
+                document.pointer(reference.trim_start_matches('#')).is_some(),
+                "{reference} leads nowhere"
+            );
+        }
+    }
+
+    fn references(json: &Json, found: &mut Vec<String>) {
+        match json {
+            Json::Object(map) => {
+                found.extend(map.get("$ref").and_then(Json::as_str).map(str::to_owned));
+                map.values().for_each(|v| references(v, found));
+            }
+            Json::Array(items) => items.iter().for_each(|v| references(v, found)),
+            _ => {}
+        }
+    }
+}
