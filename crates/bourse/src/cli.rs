@@ -1,0 +1,283 @@
+//! The command line.
+//!
+//! What every command does stands in its own help; here is which there are, and where they are carried out.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::client::{self, Error};
+use crate::config::{Config, Given};
+use crate::daemon;
+
+#[derive(Parser)]
+#[command(
+    name = "bourse",
+    version,
+    about = "A serverless grid in one binary: drop functions into a folder, and they are served.",
+    after_help = "\
+Commands find the daemon by themselves: the one that serves the current folder,
+or the nearest folder above it. Another one is named with -C FOLDER, --data DIR
+or --url URL (BOURSE_DATA, BOURSE_URL), its token with --token (BOURSE_TOKEN).
+
+Exit status:
+  0  done
+  1  a call or command failed
+  2  the command makes no sense
+  3  no daemon was found, or none answers
+  4  the connection broke: a call may have run, or not
+
+Examples:
+  bourse new shop && bourse up shop
+  bourse call hello.hello name=Ada -C shop
+  bourse logs -f -C shop"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a folder of functions
+    Up(Up),
+    /// Call a function
+    Call(client::call::Call),
+    /// Call a function once for each item of a list
+    Map(client::map::Map),
+    /// Show modules and instances
+    Ps(client::ps::Ps),
+    /// Show what the daemon and its functions said
+    Logs(client::logs::Logs),
+    /// Make a folder with an example that works
+    New(client::new::New),
+    /// Show settings, and where they come from
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look after the store
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Show every setting, its value, and where that comes from
+    Show(client::settings::Show),
+    /// Print the JSON schema of bourse.toml
+    #[command(after_help = "\
+Editors that know schemas (Even Better TOML, Taplo) check bourse.toml with it.
+Its first line is then:
+  #:schema ./bourse.schema.json
+
+Example:
+  bourse config schema > bourse.schema.json")]
+    Schema {
+        /// It is JSON anyway
+        #[arg(long, hide = true)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Copy the store to a file, while it is in use or not
+    Backup(client::backup::Backup),
+}
+
+/// Prints completions for a shell.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  bourse completions bash > ~/.local/share/bash-completion/completions/bourse
+  bourse completions zsh > ~/.zfunc/_bourse
+  bourse completions fish > ~/.config/fish/completions/bourse.fish")]
+struct Completions {
+    /// Which shell
+    shell: clap_complete::Shell,
+}
+
+/// Serves a folder of functions, until it is told to stop.
+#[derive(Args)]
+#[command(after_help = "\
+Every .py file in the folder is a module, and every public function of it can be
+called. Saving a file serves it at once. Ctrl-C lets the calls in flight finish;
+a second one does not.
+
+Examples:
+  bourse up functions
+  bourse up functions --dev --http 127.0.0.1:0 --ready-file /tmp/address
+  bourse up functions --set idle=1m --set instances_max=4
+  BOURSE_TOKEN=secret bourse up functions --http 0.0.0.0:80")]
+struct Up {
+    /// The folder
+    folder: PathBuf,
+    #[command(flatten)]
+    settings: SettingFlags,
+    /// When ready, write the HTTP address into this file
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// Log a line of JSON per event; the same as --set log_format=json
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags that are settings of the daemon. Every other setting can be given with --set.
+#[derive(Args)]
+struct SettingFlags {
+    /// Folder for the store, logs and token [default: .bourse in the folder served]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address that serves HTTP; port 0 picks a free one [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Where state is kept: sqlite or memory [default: sqlite]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// Bearer token that HTTP requests must carry; better given as BOURSE_TOKEN, which `ps` does not show
+    #[arg(long)]
+    token: Option<String>,
+    /// The Python interpreter to make environments with
+    #[arg(long, value_name = "PATH")]
+    python: Option<String>,
+    /// Development: tracebacks in error answers
+    #[arg(long)]
+    dev: bool,
+    /// Any setting, as in bourse.toml; `bourse config show --about` lists them
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl SettingFlags {
+    fn given(&self) -> anyhow::Result<Given> {
+        let mut given = Given::new();
+        for pair in &self.set {
+            let (name, value) =
+                pair.split_once('=').with_context(|| format!("--set {pair}: write it as NAME=VALUE"))?;
+            given.insert(name.trim().to_owned(), value.trim().to_owned());
+        }
+        let named = [
+            ("data", &self.data),
+            ("http", &self.http),
+            ("store", &self.store),
+            ("token", &self.token),
+            ("python", &self.python),
+        ];
+        given.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
+        if self.dev {
+            given.insert("dev".to_owned(), "true".to_owned());
+        }
+        Ok(given)
+    }
+}
+
+/// Parses the command line and does what it says. Errors have been told when it returns.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match carry_out(&cli.command) {
+        Ok(exit) => ExitCode::from(exit),
+        // Whoever read our output has seen enough.
+        Err(error)
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let style = anstyle::AnsiColor::Red.on_default().bold();
+            anstream::eprintln!("{style}error:{style:#} {error:#}");
+            ExitCode::from(error.downcast_ref::<Error>().map_or(client::FAILED, Error::exit))
+        }
+    }
+}
+
+fn carry_out(command: &Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Up(up) => serve(up),
+        Command::Call(call) => client::call::run(call),
+        Command::Map(map) => client::map::run(map),
+        Command::Ps(ps) => client::ps::run(ps),
+        Command::Logs(logs) => client::logs::run(logs),
+        Command::New(new) => client::new::run(new),
+        Command::Config(ConfigCommand::Show(show)) => client::settings::show(show),
+        Command::Config(ConfigCommand::Schema { .. }) => Ok(client::settings::print_schema()?),
+        Command::Store(StoreCommand::Backup(backup)) => client::backup::run(backup),
+        Command::Completions(Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "bourse", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+            Ok(client::OK)
+        }
+    }
+}
+
+fn serve(up: &Up) -> anyhow::Result<u8> {
+    let mut given = up.settings.given()?;
+    if up.json {
+        given.insert("log_format".to_owned(), "json".to_owned());
+    }
+    let config = resolve(&up.folder, &given)?;
+    let data = config.data();
+    daemon::run(config, up.ready_file.as_deref()).map_err(|error| taken(&data, error))?;
+    Ok(client::OK)
+}
+
+/// A store that is in use is most often that of a daemon which serves the folder already: where it is helps more.
+fn taken(data: &Path, error: anyhow::Error) -> anyhow::Error {
+    use bourse_store::sqlite::OpenError;
+    match (error.downcast_ref::<OpenError>(), client::serving(data)) {
+        (Some(OpenError::Locked { .. }), Ok(contact)) => anyhow::anyhow!(
+            "{} is served already, by process {} at {}\n  hint: what is saved there is served at once; to start anew stop that one \
+             first, or give this one a data folder of its own (--data)",
+            contact.folder.display(),
+            contact.pid,
+            contact.http
+        ),
+        _ => error,
+    }
+}
+
+fn resolve(folder: &Path, given: &Given) -> anyhow::Result<Config> {
+    let folder = folder.canonicalize().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            anyhow::anyhow!(
+                "the folder {} does not exist\n  hint: make one with an example in it: bourse new {0}",
+                folder.display()
+            )
+        }
+        _ => anyhow::anyhow!("the folder {} cannot be entered: {e}", folder.display()),
+    })?;
+    if !folder.is_dir() {
+        anyhow::bail!(
+            "{} is not a folder\n  hint: name the folder that holds it: every .py file in it is served",
+            folder.display()
+        );
+    }
+    Ok(Config::resolve(&folder, given, std::env::vars())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

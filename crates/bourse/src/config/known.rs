@@ -1,0 +1,177 @@
+//! Every setting there is, with its default and what it means. The one list behind flags, environment variables,
+//! `bourse.toml`, its JSON schema and `bourse config show`.
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Count,
+    /// "5s", "200ms", "1m"; a bare number is seconds.
+    Duration,
+    /// "16MiB", "64KiB"; a bare number is bytes.
+    Size,
+    /// true or false.
+    Flag,
+    /// A list of texts; in the environment, separated by commas.
+    List,
+    /// "127.0.0.1:7070", "localhost:7070", ":7070"
+    Address,
+}
+
+/// Where a setting may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// `[daemon]`
+    Daemon,
+    /// `[daemon]` for all modules, or `[modules.NAME]` for one.
+    Module,
+}
+
+/// When a change of `bourse.toml` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// At once.
+    Now,
+    /// When the daemon is started again.
+    Start,
+}
+
+pub(crate) struct Setting {
+    pub name: &'static str,
+    pub scope: Scope,
+    pub at: When,
+    pub shape: Shape,
+    /// As it would be written; empty means that it is computed or unset.
+    pub default: &'static str,
+    pub about: &'static str,
+}
+
+const fn daemon(name: &'static str, shape: Shape, default: &'static str, about: &'static str) -> Setting {
+    Setting { name, scope: Scope::Daemon, at: When::Start, shape, default, about }
+}
+
+/// A setting of the daemon that can change while it runs.
+const fn live(name: &'static str, shape: Shape, default: &'static str, about: &'static str) -> Setting {
+    Setting { name, scope: Scope::Daemon, at: When::Now, shape, default, about }
+}
+
+const fn module(name: &'static str, shape: Shape, default: &'static str, about: &'static str) -> Setting {
+    Setting { name, scope: Scope::Module, at: When::Now, shape, default, about }
+}
+
+pub(crate) const SETTINGS: &[Setting] = &[
+    daemon("http", Shape::Address, "127.0.0.1:7070", "address that serves HTTP; port 0 picks a free one"),
+    daemon(
+        "data",
+        Shape::Text,
+        "",
+        "folder for the store, logs and token; .bourse in the served folder if not set",
+    ),
+    daemon("store", Shape::Text, "sqlite", "where state is kept: sqlite (in the data folder) or memory"),
+    daemon(
+        "environments",
+        Shape::Text,
+        "",
+        "folder for Python environments, shared between served folders; bourse in the user's cache folder if not set",
+    ),
+    daemon(
+        "python",
+        Shape::Text,
+        "",
+        "the Python interpreter to make environments with; python3 from PATH if not set",
+    ),
+    daemon(
+        "token",
+        Shape::Text,
+        "",
+        "bearer token that HTTP requests must carry; needed to listen beyond loopback",
+    ),
+    daemon("hosts", Shape::List, "", "host names that requests may be addressed to, beside localhost"),
+    daemon("origins", Shape::List, "", "web origins whose pages may call functions"),
+    daemon("dev", Shape::Flag, "false", "development: tracebacks in error answers"),
+    daemon(
+        "log",
+        Shape::Text,
+        "info",
+        "how much is logged: error, warn, info, debug, trace, or a tracing filter",
+    ),
+    daemon("log_format", Shape::Text, "text", "text, or json for a line of JSON per event"),
+    daemon(
+        "attached",
+        Shape::List,
+        "",
+        "modules that a developer's process attaches (`python -m bourse run` sets it): the daemon starts no Python module, and is ready once these are there",
+    ),
+    daemon(
+        "worker_tcp",
+        Shape::Address,
+        "",
+        "loopback address at which workers and clients may connect by tcp, beside the socket file",
+    ),
+    live(
+        "running",
+        Shape::Count,
+        "",
+        "instances that run a call at the same time, at most; 2 per core if not set",
+    ),
+    live(
+        "instances",
+        Shape::Count,
+        "",
+        "living instances, idle ones included, at most; 16 per core if not set",
+    ),
+    daemon("payload", Shape::Size, "16MiB", "largest request body, arguments and result"),
+    live("depth", Shape::Count, "128", "how deep calls may be nested"),
+    live(
+        "ahead",
+        Shape::Count,
+        "8",
+        "calls handed to an instance beyond the one it runs, at most; 0 turns it off",
+    ),
+    live("ping", Shape::Duration, "5s", "between two pings of an idle instance"),
+    live("startup", Shape::Duration, "30s", "how long a module may take to load, and an instance to start"),
+    live("drain", Shape::Duration, "30s", "how long calls in flight may take when the daemon stops"),
+    live(
+        "interrupt_grace",
+        Shape::Duration,
+        "1s",
+        "how long a call has to end once its time is over, before its instance is killed",
+    ),
+    module("instances_min", Shape::Count, "0", "instances that are kept even when idle"),
+    module(
+        "instances_max",
+        Shape::Count,
+        "",
+        "instances of the module, at most; as many as may run if not set",
+    ),
+    module(
+        "timeout",
+        Shape::Duration,
+        "60s",
+        "how long a call may take, if neither caller nor function says",
+    ),
+    module("queue_wait", Shape::Duration, "10s", "how long a call may wait for an instance, if neither says"),
+    module(
+        "scale_after",
+        Shape::Duration,
+        "20ms",
+        "another instance is started when calls wait longer than this",
+    ),
+    module("queue", Shape::Count, "10000", "calls that may wait"),
+    module("blocked", Shape::Count, "64", "instances that may wait for nested calls"),
+    module("idle", Shape::Duration, "5m", "an instance without work stops after this"),
+];
+
+/// The setting of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.name == name)
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub(crate) fn variable(&self) -> String {
+        format!("BOURSE_{}", self.name.to_uppercase())
+    }
+}

@@ -1,0 +1,554 @@
+//! The loop. Everything from outside becomes one [`Input`] after the other; everything the node says is carried out
+//! before the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::mpsc as std_mpsc;
+
+use bourse_durable::{StoreAnswer, Token};
+use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Inspect, Routes};
+use bourse_node::{
+    Exit, Found, Input, Kind, NewCall, Node, Origin, Output, PeerId, ProcessId, Report, RevisionId, Ticket,
+};
+use bourse_transport::{Connection, Event as Arrival, Router, Transport};
+use bourse_wire::failure::Code;
+use bourse_wire::id::FunctionName;
+use bourse_wire::keeper::v1::{
+    Exited, Fork, FromTemplate, Loaded, Signal, from_keeper, from_template, to_keeper,
+};
+use bourse_wire::{header, v1};
+use bourse_worker::scan;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use super::clock::Clock;
+use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
+use super::events::Meters;
+use super::files::Contact;
+use super::keeper::KeeperLine;
+use super::store::StoreThreads;
+use super::{events, views};
+use crate::config::Config;
+
+pub(super) struct Driver {
+    pub node: Node,
+    pub clock: Clock,
+    pub transport: Router,
+    pub keeper: KeeperLine,
+    /// `None` once it has been ended.
+    pub store: Option<StoreThreads>,
+    pub store_answers: mpsc::UnboundedReceiver<(Token, StoreAnswer)>,
+    pub gateway: Gateway,
+    pub http_events: mpsc::UnboundedReceiver<HttpEvent>,
+    pub deployer: std_mpsc::Sender<ToDeployer>,
+    pub deployed: mpsc::UnboundedReceiver<FromDeployer>,
+    pub places: Places,
+    pub config: Config,
+    pub contact: Contact,
+    pub ready_file: Option<PathBuf>,
+    pub state: State,
+    pub meters: Meters,
+}
+
+/// What the driver has to remember between an order and its answer.
+#[derive(Default)]
+pub(super) struct State {
+    replies: BTreeMap<Ticket, oneshot::Sender<bourse_gateway::Answer>>,
+    /// How to start every revision that the node knows.
+    plans: BTreeMap<(String, RevisionId), Planned>,
+    /// Which revision a template loads.
+    templates: BTreeMap<ProcessId, (String, RevisionId)>,
+    /// Templates that have not reported.
+    loading: BTreeSet<ProcessId>,
+    /// What is served, as the node has said last.
+    published: Vec<v1::Module>,
+    /// What was said about settings and routes, so that it is not said again.
+    reported: BTreeSet<(String, String)>,
+    /// The folder's modules are loaded, or reported.
+    loaded: bool,
+    ready: bool,
+    drained: bool,
+    /// Processes that the keeper knows of: their end has to be told if it dies.
+    processes: BTreeSet<ProcessId>,
+}
+
+/// Events of one source that are taken before the node's outputs are carried out.
+const EVENTS_PER_TURN: usize = 256;
+
+impl Driver {
+    /// Runs until it was told to stop and everything has come to an end.
+    pub(super) async fn run(&mut self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut arrivals = Vec::new();
+        let mut http = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
+        let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
+        tokio::pin!(timer);
+        while !self.state.drained {
+            let timeout = self.node.poll_timeout().map(|at| self.clock.instant(at));
+            if let Some(at) = timeout.filter(|at| timer.deadline() != *at) {
+                timer.as_mut().reset(at);
+            }
+            let timer_set = timeout.is_some();
+            tokio::select! {
+                () = self.transport.recv(&mut arrivals) => {
+                    for arrival in arrivals.drain(..) {
+                        self.on_arrival(arrival);
+                    }
+                }
+                _ = self.http_events.recv_many(&mut http, EVENTS_PER_TURN) => {
+                    for event in http.drain(..) {
+                        self.on_http(event);
+                    }
+                }
+                _ = self.store_answers.recv_many(&mut stored, EVENTS_PER_TURN) => {
+                    for (token, answer) in stored.drain(..) {
+                        self.handle(Input::Store { token, answer });
+                    }
+                }
+                message = self.keeper.recv() => match message {
+                    Some(message) => self.on_keeper(message),
+                    None => self.on_keeper_gone()?,
+                },
+                Some(message) = self.deployed.recv() => self.on_deployer(message),
+                () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
+                _ = terminate.recv() => self.stop("terminated"),
+                _ = interrupt.recv() => self.stop("interrupted"),
+            }
+            self.carry_out();
+        }
+        Ok(())
+    }
+
+    /// Ends what is left. Everything has been answered before.
+    pub(super) async fn end(mut self) {
+        self.keeper.send(to_keeper::Message::Shutdown(Default::default()));
+        while self.keeper.recv().await.is_some() {}
+        if let Err(error) = self.keeper.process.wait() {
+            tracing::warn!("the keeper's end was not seen: {error}");
+        }
+        if let Some(store) = self.store.take() {
+            store.finish();
+        }
+        self.transport.shut_down().await;
+    }
+
+    /// The first signal lets calls finish; the second one does not.
+    fn stop(&mut self, why: &str) {
+        if self.node.status().draining {
+            tracing::warn!("{why} again: what still runs is dropped");
+            self.state.drained = true;
+            return;
+        }
+        tracing::info!("{why}: finishing the calls in flight (again to stop at once)");
+        self.gateway.set_ready(false);
+        self.handle(Input::Drain);
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.node.handle(self.clock.now(), input);
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Opened { .. } => {}
+            Arrival::Frame { connection, header, payload } => {
+                let peer = PeerId(connection.0);
+                match header::decode::<v1::ToNode>(header) {
+                    Ok(message) => self.handle(Input::Frame { peer, message: message.message, payload }),
+                    Err(error) => {
+                        tracing::warn!(connection = connection.0, "a connection is closed: {error}");
+                        self.transport.close(connection);
+                    }
+                }
+            }
+            Arrival::Broken { connection, reason } => {
+                tracing::debug!(connection = connection.0, "a connection broke: {reason}");
+            }
+            Arrival::Closed { connection } => self.handle(Input::PeerGone { peer: PeerId(connection.0) }),
+        }
+    }
+
+    fn on_http(&mut self, event: HttpEvent) {
+        match event {
+            HttpEvent::Call { call, ticket, reply } => {
+                let ticket = Ticket(ticket.0);
+                self.state.replies.insert(ticket, reply);
+                let call = NewCall {
+                    function: call.function,
+                    version: call.version,
+                    payload: call.arguments,
+                    timeout: call.timeout,
+                    queue_wait: call.queue_wait,
+                    traceparent: call.traceparent,
+                    context: call.context,
+                };
+                self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
+            }
+            HttpEvent::Cancel { ticket } => {
+                let origin = Origin::Gateway(Ticket(ticket.0));
+                self.handle(Input::Cancel { origin });
+            }
+            HttpEvent::Inspect { what, reply } => {
+                let now = self.clock.now();
+                let json = match what {
+                    Inspect::Modules => views::modules(&self.node),
+                    Inspect::Instances => views::instances(&self.node, now),
+                    Inspect::Status => views::status(&self.node, &self.contact, self.keeper.process.pid()),
+                };
+                // Whoever asked may have gone.
+                let _ = reply.send(json);
+            }
+        }
+    }
+
+    fn on_keeper(&mut self, message: from_keeper::Message) {
+        match message {
+            from_keeper::Message::Started(_) => {}
+            from_keeper::Message::Exited(Exited { process, code, signal, error }) => {
+                let exit = match (code, signal) {
+                    (Some(code), _) => Exit::Code(code),
+                    (None, Some(signal)) => Exit::Signal(signal),
+                    (None, None) => Exit::NotStarted(error),
+                };
+                let process = ProcessId(process);
+                if self.state.loading.remove(&process) {
+                    self.tell_failed(process);
+                }
+                self.state.templates.remove(&process);
+                self.state.processes.remove(&process);
+                self.handle(Input::Exited { process, exit });
+            }
+            from_keeper::Message::Loaded(Loaded { template, report }) => {
+                let template = ProcessId(template);
+                if !matches!(&report, Some(FromTemplate { message: Some(from_template::Message::Forked(_)) }))
+                {
+                    self.state.loading.remove(&template);
+                }
+                match report.and_then(|FromTemplate { message }| message) {
+                    Some(from_template::Message::Ready(ready)) => {
+                        let report = self.check_ready(template, ready);
+                        self.handle(Input::Loaded { template, report });
+                    }
+                    Some(from_template::Message::Failed(failure)) => {
+                        self.tell_failed(template);
+                        self.handle(Input::Loaded { template, report: Report::Failed(failure) });
+                    }
+                    Some(from_template::Message::Forked(_)) | None => {}
+                }
+            }
+        }
+    }
+
+    /// What a template says of its module, unless its routes can't be served beside the others'.
+    fn check_ready(&mut self, template: ProcessId, ready: bourse_wire::keeper::v1::TemplateReady) -> Report {
+        let Some((name, revision)) = self.state.templates.get(&template).cloned() else {
+            return Report::Failed(Code::Internal.because("a template that nobody has started"));
+        };
+        let mut module = ready.module.unwrap_or_default();
+        module.name.clone_from(&name);
+        let files = ready.files.into_iter().map(PathBuf::from).collect();
+        self.deployer.send(ToDeployer::Imported { module: name.clone(), revision, files }).ok();
+        if module.functions.is_empty() {
+            return Report::Failed(Code::ModuleFailed.because(events::NO_FUNCTIONS));
+        }
+        let others = self.state.published.iter().filter(|m| m.name != name);
+        let all: Vec<Deployed> = others.chain([&module]).map(|m| Deployed { module: m.clone() }).collect();
+        match Routes::new(&all, &[]) {
+            Ok(_) => Report::Ready { module, not_forkable: ready.not_forkable },
+            Err(conflict) => {
+                self.tell_failed(template);
+                Report::Failed(
+                    Code::ModuleFailed.because(conflict.to_string()).hint("give one of them another route"),
+                )
+            }
+        }
+    }
+
+    /// The deployer should know: another file may mend it.
+    fn tell_failed(&self, template: ProcessId) {
+        if let Some((module, revision)) = self.state.templates.get(&template).cloned() {
+            self.deployer.send(ToDeployer::Failed { module, revision }).ok();
+        }
+    }
+
+    /// The keeper died. What it has started was orphaned to us: it is ended, and another keeper takes over.
+    fn on_keeper_gone(&mut self) -> anyhow::Result<()> {
+        let status = self.keeper.process.wait();
+        tracing::error!(?status, "the keeper has died: all instances are started anew");
+        let orphans = bourse_worker::keeper::Keeper::reap_orphans(std::time::Duration::from_secs(5))?;
+        if orphans.left > 0 {
+            tracing::error!("{} processes of the dead keeper do not end", orphans.left);
+        }
+        self.keeper = KeeperLine::start()?;
+        self.state.templates.clear();
+        self.state.loading.clear();
+        for process in std::mem::take(&mut self.state.processes) {
+            self.handle(Input::Exited { process, exit: Exit::Signal(9) });
+        }
+        Ok(())
+    }
+
+    fn on_deployer(&mut self, message: FromDeployer) {
+        match message {
+            FromDeployer::Progress(text) => tracing::info!("{text}"),
+            FromDeployer::Problem { about, text, hint } => events::problem(&about, &text, &hint),
+            FromDeployer::Plan(planned) => {
+                self.read_settings(&planned);
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                let token = std::fs::read(&self.contact.token_file).unwrap_or_default();
+                let token = String::from_utf8_lossy(&token).trim().to_owned().into();
+                let config = Box::new(self.config.node(cores, token, self.contact.http.clone()));
+                self.handle(Input::Configure { config });
+                let modules: Vec<Found> = planned
+                    .iter()
+                    .filter(|p| !self.places.attached || matches!(p.found.kind, scan::Kind::Process(_)))
+                    .map(|p| Found {
+                        name: p.found.name.clone(),
+                        revision: p.revision.clone(),
+                        kind: if matches!(p.found.kind, scan::Kind::Process(_)) {
+                            Kind::Process
+                        } else {
+                            Kind::Python
+                        },
+                    })
+                    .collect();
+                for plan in planned {
+                    self.state.plans.insert((plan.found.name.clone(), plan.revision.clone()), plan);
+                }
+                self.handle(Input::Deploy { modules });
+            }
+        }
+    }
+
+    /// Settings and routes as they are now. What cannot be used is reported, and what was there before counts.
+    fn read_settings(&mut self, planned: &[Planned]) {
+        let mut problems = Vec::new();
+        match self.config.again() {
+            Ok(again) => {
+                for name in self.config.waiting_for_restart(&again) {
+                    let hint = "restart the daemon for it";
+                    problems.push((
+                        "bourse.toml".to_owned(),
+                        format!("{name} changes with the next start"),
+                        hint,
+                    ));
+                }
+                self.config.take_over(again);
+            }
+            Err(error) => problems.push(("settings".to_owned(), error.to_string(), "they stay as they were")),
+        }
+        for plan in planned {
+            let name = &plan.found.name;
+            let options = &plan.found.settings.options;
+            if let Err(error) =
+                self.config.set_module(name, &self.places.root.join(scan::SETTINGS_FILE), options)
+            {
+                problems.push((
+                    name.clone(),
+                    error.to_string(),
+                    "its settings stay as they were until that is mended",
+                ));
+            }
+        }
+        self.report("settings", problems);
+    }
+
+    /// Tells of problems of one kind, each once as long as it lasts.
+    fn report(&mut self, kind: &str, problems: Vec<(String, String, &str)>) {
+        let now: BTreeSet<_> = problems.iter().map(|(_, text, _)| (kind.to_owned(), text.clone())).collect();
+        for (about, text, hint) in problems {
+            if !self.state.reported.contains(&(kind.to_owned(), text.clone())) {
+                events::problem(&about, &text, hint);
+            }
+        }
+        self.state.reported.retain(|(of, _)| of != kind);
+        self.state.reported.extend(now);
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Send { peer, message, payload } => {
+                    let header = header::encode(&v1::ToWorker { message: Some(message) });
+                    if let Err(error) = self.transport.send(Connection(peer.0), header, payload)
+                        && error == bourse_transport::SendError::Full
+                    {
+                        // It does not read: whatever it is, it must not grow here.
+                        tracing::warn!(
+                            connection = peer.0,
+                            "a connection is closed: it does not read what it is sent"
+                        );
+                        self.transport.close(Connection(peer.0));
+                    }
+                }
+                Output::Close { peer } => self.transport.close(Connection(peer.0)),
+                Output::Reply { ticket, answer } => {
+                    if let Some(reply) = self.state.replies.remove(&ticket) {
+                        // The client may have gone.
+                        let _ = reply.send(views::answer(answer));
+                    }
+                }
+                Output::Store { token, request } => {
+                    self.store.as_ref().expect("the store ends after the loop").ask(token, request)
+                }
+                Output::StartTemplate { process, module, revision } => {
+                    self.start_template(process, module, revision)
+                }
+                Output::StartInstance { process, module, revision, template, secret } => {
+                    self.start_instance(process, &(module, revision), template, secret);
+                }
+                Output::Kill { process } => {
+                    self.keeper.send(to_keeper::Message::Signal(Signal {
+                        process: process.0,
+                        signal: 9,
+                        tree: true,
+                    }));
+                }
+                Output::Published { modules } => self.publish(modules),
+                Output::Ready => {
+                    self.state.loaded = true;
+                    self.check_all_ready();
+                }
+                Output::Drained => self.state.drained = true,
+                Output::Event(event) => {
+                    self.meters.on_event(&event);
+                    if let bourse_node::Event::RevisionFailed { .. } = event {
+                        self.set_routes(); // calls of it are told why
+                    }
+                }
+            }
+        }
+    }
+
+    fn start_template(&mut self, process: ProcessId, module: String, revision: RevisionId) {
+        let key = (module, revision);
+        let launch = self.state.plans.get(&key).ok_or_else(|| "it is no longer there".to_owned());
+        match launch.and_then(|plan| Ok((plan.template(&self.places)?, plan.log(&self.places)))) {
+            Ok((launch, log)) => {
+                let spawn = launch.spawn(process.0);
+                self.state.processes.insert(process);
+                self.state.templates.insert(process, key);
+                self.state.loading.insert(process);
+                self.keeper.send(to_keeper::Message::Spawn(bourse_wire::keeper::v1::Spawn {
+                    template: true,
+                    log,
+                    ..spawn
+                }));
+            }
+            Err(why) => self.handle(Input::Exited { process, exit: Exit::NotStarted(why) }),
+        }
+    }
+
+    fn start_instance(
+        &mut self,
+        process: ProcessId,
+        key: &(String, RevisionId),
+        template: Option<ProcessId>,
+        secret: bytes::Bytes,
+    ) {
+        let Some(plan) = self.state.plans.get(key) else {
+            self.handle(Input::Exited {
+                process,
+                exit: Exit::NotStarted("its module is no longer there".to_owned()),
+            });
+            return;
+        };
+        let log = plan.log(&self.places);
+        let message = match template {
+            Some(template) => {
+                to_keeper::Message::Fork(Fork { process: process.0, template: template.0, secret, log })
+            }
+            None => match plan.instance(&self.places) {
+                Ok(launch) => to_keeper::Message::Spawn(bourse_wire::keeper::v1::Spawn {
+                    secret,
+                    log,
+                    ..launch.spawn(process.0)
+                }),
+                Err(why) => {
+                    self.handle(Input::Exited { process, exit: Exit::NotStarted(why) });
+                    return;
+                }
+            },
+        };
+        self.state.processes.insert(process);
+        self.keeper.send(message);
+    }
+
+    fn publish(&mut self, modules: Vec<(v1::Module, RevisionId)>) {
+        let current: BTreeSet<_> = modules.iter().map(|(m, r)| (m.name.clone(), r.clone())).collect();
+        let loading: BTreeSet<_> = self.state.templates.values().cloned().collect();
+        // A plan is needed as long as something may be started from it.
+        if self.state.plans.len() > PLANS_MAX {
+            self.state.plans.retain(|key, _| current.contains(key) || loading.contains(key));
+        }
+        self.state.published = modules.into_iter().map(|(module, _)| module).collect();
+        self.set_routes();
+        self.check_all_ready();
+    }
+
+    /// Tells the gateway what is served, and at which routes.
+    fn set_routes(&mut self) {
+        const PLACE: &str = "[routes]";
+        let served: Vec<Deployed> =
+            self.state.published.iter().map(|module| Deployed { module: module.clone() }).collect();
+        let has = |name: &FunctionName| {
+            let module = self.state.published.iter().find(|m| m.name == name.module());
+            module.is_some_and(|m| m.functions.iter().any(|f| f.name == name.function()))
+        };
+        let mut problems = Vec::new();
+        let mut extra = Vec::new();
+        for (route, function) in &self.config.routes {
+            match function.parse::<FunctionName>() {
+                Ok(name) if has(&name) => extra.push((route.clone(), name)),
+                // It joins when its function comes, which may be on its way.
+                Ok(_) if !self.state.ready => {}
+                Ok(_) => {
+                    let text = format!("{route:?} leads to {function}, which is not there");
+                    problems.push((PLACE.to_owned(), text, "it is served as soon as the function is"));
+                }
+                Err(error) => {
+                    problems.push((PLACE.to_owned(), format!("{route:?} = {function:?}: {error}"), ""))
+                }
+            }
+        }
+        let failures = self.node.modules().filter(|m| m.serving.is_none());
+        let failures: BTreeMap<_, _> = failures.filter_map(|m| Some((m.name, m.failure?))).collect();
+        let routes = Routes::new(&served, &extra).or_else(|conflict| {
+            problems.push((PLACE.to_owned(), conflict.to_string(), "the routes of bourse.toml are left out"));
+            Routes::new(&served, &[])
+        });
+        match routes {
+            Ok(routes) => self.gateway.set_routes(routes.with_failures(failures)),
+            Err(conflict) => {
+                problems.push((PLACE.to_owned(), conflict.to_string(), "the routes stay as they were"))
+            }
+        }
+        self.report(PLACE, problems);
+    }
+
+    /// Everything is loaded, and what a developer's process is to attach is there.
+    fn check_all_ready(&mut self) {
+        let attached = self.config.list("attached");
+        let is_there = |name: &String| self.state.published.iter().any(|m| m.name == *name);
+        if self.state.loaded && !self.state.ready && attached.iter().all(is_there) {
+            self.on_ready();
+        }
+    }
+
+    fn on_ready(&mut self) {
+        self.state.ready = true;
+        self.gateway.set_ready(true);
+        self.set_routes();
+        events::ready(&self.contact, &self.state.published, self.node.modules());
+        if let Some(path) = &self.ready_file
+            && let Err(error) = std::fs::write(path, format!("{}\n", self.contact.http))
+        {
+            tracing::error!("the ready file {} cannot be written: {error}", path.display());
+        }
+    }
+}
+
+/// Plans that are kept although they may not be needed any more.
+const PLANS_MAX: usize = 10_000;

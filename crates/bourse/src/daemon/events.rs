@@ -1,0 +1,222 @@
+//! Logs and metrics.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use anyhow::Context as _;
+use bourse_node::{Event, Level, ModuleView};
+use bourse_wire::failure::Code;
+use bourse_wire::id::FunctionName;
+use bourse_wire::v1;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use super::files::Contact;
+use super::logs;
+use crate::config::Config;
+
+/// Why a file that offers no function is not served: that is in order, it may be a helper.
+pub(super) const NO_FUNCTIONS: &str = "it has no functions";
+
+/// Logs to stderr, and as lines of JSON to `logs/bourse-daemon.log` in the data folder.
+pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
+    let filter = || {
+        EnvFilter::try_new(config.text("log")).with_context(|| {
+            format!(
+                "log = {:?} is neither a level nor a filter\n  hint: use error, warn, info, debug or trace",
+                config.text("log")
+            )
+        })
+    };
+    let path = logs::of_daemon(data);
+    let file = logs::Rotating::open(path.clone())
+        .with_context(|| format!("the log {} cannot be written", path.display()))?;
+    let to_file = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_writer(Mutex::new(file))
+        .with_filter(filter()?);
+    let json = match config.text("log_format") {
+        "text" => false,
+        "json" => true,
+        other => anyhow::bail!("log_format = {other:?} is neither text nor json"),
+    };
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let stderr = if json {
+        stderr.json().flatten_event(true).boxed()
+    } else {
+        stderr.with_target(false).with_ansi(terminal).compact().boxed()
+    };
+    tracing_subscriber::registry().with(to_file).with(stderr.with_filter(filter()?)).init();
+    Ok(())
+}
+
+/// Something that a person has to see to.
+pub(super) fn problem(about: &str, text: &str, hint: &str) {
+    match hint {
+        "" => tracing::error!("{about}: {text}"),
+        hint => tracing::error!("{about}: {text}\n  hint: {hint}"),
+    }
+}
+
+/// The line that tells people and scripts that the daemon serves, and what.
+pub(super) fn ready(contact: &Contact, served: &[v1::Module], modules: impl Iterator<Item = ModuleView>) {
+    let functions: usize = served.iter().map(|m| m.functions.len()).sum();
+    if functions == 0 {
+        let broken =
+            modules.filter(|m| m.failure.as_ref().is_some_and(|f| f.message != NO_FUNCTIONS)).count();
+        let text = if broken > 0 {
+            format!("{broken} modules do not load")
+        } else {
+            "it holds no function".to_owned()
+        };
+        problem(
+            &contact.folder.display().to_string(),
+            &format!("{text}; nothing is served until that changes"),
+            "save a file such as hello.py with `def hello(name: str): return f\"hello {name}\"`: it is served at once",
+        );
+    }
+    for module in served {
+        for f in &module.functions {
+            let routes = if f.http.is_empty() {
+                format!("POST /v1/call/{}.{}", module.name, f.name)
+            } else {
+                f.http.join(", ")
+            };
+            tracing::info!("  {}.{}  {routes}", module.name, f.name);
+        }
+    }
+    tracing::info!("ready: {} on {}", counted(functions), contact.http);
+}
+
+fn counted(functions: usize) -> String {
+    format!("{functions} function{}", if functions == 1 { "" } else { "s" })
+}
+
+/// Counters and histograms, looked up once per function.
+#[derive(Default)]
+pub(super) struct Meters {
+    functions: BTreeMap<FunctionName, FunctionMeter>,
+}
+
+struct FunctionMeter {
+    waited: metrics::Histogram,
+    ran: metrics::Histogram,
+    done: metrics::Counter,
+}
+
+/// Functions that have meters of their own. Names come from callers only once they exist.
+const FUNCTIONS_MAX: usize = 10_000;
+
+impl Meters {
+    pub(super) fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::CallDone { call, function, failure, waited, ran } => {
+                let meter = self.of(function);
+                meter.waited.record(waited.as_secs_f64());
+                meter.ran.record(ran.as_secs_f64());
+                match failure {
+                    None => meter.done.increment(1),
+                    Some(failure) => failed(*call, function, failure, *ran),
+                }
+            }
+            Event::CallRefused { function, failure } => {
+                metrics::counter!("bourse_calls_refused_total", "code" => failure.kind().as_str())
+                    .increment(1);
+                tracing::debug!(%function, code = failure.code, "refused: {}", failure.message);
+            }
+            Event::InstanceReady { module, process, took } => {
+                metrics::histogram!("bourse_cold_start_seconds", "module" => module.clone())
+                    .record(took.as_secs_f64());
+                tracing::debug!(instance = process.0, "{module}: an instance is ready after {took:.1?}");
+            }
+            Event::InstanceGone { module, process, exit, expected } => {
+                if *expected {
+                    tracing::debug!(instance = process.0, "{module}: an instance {exit}");
+                } else {
+                    metrics::counter!("bourse_instance_crashes_total", "module" => module.clone())
+                        .increment(1);
+                    tracing::error!(instance = process.0, "{module}: an instance {exit}");
+                }
+            }
+            Event::RevisionServes { module, revision, functions } => {
+                tracing::info!("{module}: revision {} serves, {}", revision.0, counted(*functions));
+            }
+            Event::RevisionFailed { module, failure, .. } if failure.message == NO_FUNCTIONS => {
+                tracing::info!("{module}: has no functions of its own, and is taken for a helper of others");
+            }
+            Event::RevisionFailed { module, revision, failure, still_serving } => {
+                let goes_on = if *still_serving { "; the one before goes on" } else { "" };
+                let detail = if failure.traceback.is_empty() {
+                    String::new()
+                } else {
+                    format!("\n{}", failure.traceback.trim_end())
+                };
+                problem(
+                    module,
+                    &format!("revision {} does not load{goes_on}: {}{detail}", revision.0, failure.message),
+                    &failure.hint,
+                );
+            }
+            Event::FunctionLog { module, log } => function_log(module, log),
+            Event::Note { level, text } => match level {
+                Level::Debug => tracing::debug!("{text}"),
+                Level::Info => tracing::info!("{text}"),
+                Level::Warning => tracing::warn!("{text}"),
+                Level::Error => tracing::error!("{text}"),
+            },
+        }
+    }
+
+    fn of(&mut self, function: &FunctionName) -> &FunctionMeter {
+        if !self.functions.contains_key(function) {
+            if self.functions.len() >= FUNCTIONS_MAX {
+                self.functions.clear();
+            }
+            let name = function.to_string();
+            let meter = FunctionMeter {
+                waited: metrics::histogram!("bourse_call_wait_seconds", "function" => name.clone()),
+                ran: metrics::histogram!("bourse_call_run_seconds", "function" => name.clone()),
+                done: metrics::counter!("bourse_calls_total", "function" => name, "code" => "ok"),
+            };
+            self.functions.insert(function.clone(), meter);
+        }
+        &self.functions[function]
+    }
+}
+
+fn failed(
+    call: bourse_wire::id::CallId,
+    function: &FunctionName,
+    failure: &v1::Failure,
+    ran: std::time::Duration,
+) {
+    let code = failure.kind();
+    metrics::counter!("bourse_calls_total", "function" => function.to_string(), "code" => code.as_str())
+        .increment(1);
+    match code {
+        Code::Cancelled => tracing::info!(%call, %function, ?ran, "cancelled: {}", failure.message),
+        Code::FunctionError => tracing::warn!(%call, %function, "{}: {}", failure.r#type, failure.message),
+        Code::InstanceCrashed | Code::Internal | Code::StoreUnavailable => {
+            tracing::error!(%call, %function, "{}", failure.message)
+        }
+        _ => tracing::warn!(%call, %function, code = code.as_str(), "{}", failure.message),
+    }
+}
+
+fn function_log(module: &str, log: &v1::Log) {
+    let fields: String = log.fields.iter().map(|(k, v)| format!(" {k}={v}")).collect();
+    let call = bourse_wire::id::CallId::from_wire(&log.call).map(|c| c.to_string()).unwrap_or_default();
+    let text = &log.message;
+    match v1::log::Level::try_from(log.level) {
+        Ok(v1::log::Level::Debug) => tracing::debug!(module, call, "{text}{fields}"),
+        Ok(v1::log::Level::Warning) => tracing::warn!(module, call, "{text}{fields}"),
+        Ok(v1::log::Level::Error) => tracing::error!(module, call, "{text}{fields}"),
+        Ok(v1::log::Level::Info | v1::log::Level::Unspecified) | Err(_) => {
+            tracing::info!(module, call, "{text}{fields}")
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The daemon: one loop that turns sockets, processes and the store into the node's inputs, and carries out what it
+//! says. No policy here.
+//!
+//! | file | is |
+//! |---|---|
+//! | `driver` | the loop |
+//! | `deploy` | from a folder to modules that can be started (a thread) |
+//! | `store` | the store's threads |
+//! | `keeper` | the line to the keeper |
+//! | `events` | logs and metrics |
+//! | `views` | what the admin interface shows, as JSON |
+//! | `files`, `logs` | the data folder |
+//! | `clock` | what time it is |
+
+pub(crate) mod clock;
+pub(crate) mod deploy;
+mod driver;
+mod events;
+pub(crate) mod files;
+mod keeper;
+mod logs;
+mod store;
+mod views;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bourse_gateway::{Auth, Gateway, Limits};
+use bourse_store::{Memory, Sqlite, Store, StoreId};
+use bourse_transport::{Bounds, Endpoint, Router, RouterOptions};
+use bourse_wire::header::HEADER_BYTES_MAX;
+use bourse_wire::id::Incarnation;
+use tokio::sync::{Notify, mpsc};
+
+use crate::config::Config;
+use deploy::Places;
+use driver::Driver;
+use files::Contact;
+use store::StoreThreads;
+
+/// Runs a daemon until it is told to stop.
+pub(crate) fn run(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
+    runtime.block_on(up(config, ready_file))
+}
+
+async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let clock = clock::Clock::start();
+    config.check_folder()?;
+    let data = config.data();
+    files::make_data(&data)?;
+    events::start_log(&config, &data)?;
+    let store = open_store(&config, &data)?;
+    let token = files::token(&data)?;
+    let scrape = bourse_gateway::metrics::install()?;
+
+    // Bound first: that another daemon is there already should be known before anything is started.
+    let (to_driver, http_events) = mpsc::unbounded_channel();
+    let seed = files::entropy()?;
+    let gateway = Gateway::new(gateway_config(&config, seed, scrape), to_driver);
+    let listener = gateway.listen(config.http()).map_err(|e| {
+        anyhow::anyhow!(
+            "{e}\n  hint: {}",
+            "stop what listens there, or name another address with --http (port 0 picks a free one)"
+        )
+    })?;
+    let http = listener.local_addr();
+
+    let runtime_folder = files::runtime_folder(&data);
+    let bounds = Bounds { send_frames_max: FRAMES_MAX, ..Bounds::new(HEADER_BYTES_MAX + config.payload()) };
+    let mut transport = Router::new(RouterOptions::new(bounds))?;
+    let endpoint = transport.bind(&Endpoint::Ipc(runtime_folder.join("w"))).await?;
+    let endpoint_tcp = match config.worker_tcp() {
+        None => None,
+        Some(address) => Some(transport.bind(&Endpoint::Tcp(address)).await?),
+    };
+
+    bourse_worker::keeper::become_subreaper()?;
+    let keeper = keeper::KeeperLine::start().context("the keeper cannot be started")?;
+    let (answers, store_answers) = mpsc::unbounded_channel();
+    let store = StoreThreads::start(store, answers)?;
+    let places = Places {
+        root: config.folder.clone(),
+        data: data.clone(),
+        environments: environments_folder(&config),
+        python: Some(config.text("python")).filter(|p| !p.is_empty()).map(PathBuf::from),
+        endpoint: endpoint.to_string(),
+        attached: !config.list("attached").is_empty(),
+    };
+    let (from_deployer, deployed) = mpsc::unbounded_channel();
+    let deployer = deploy::start(places.clone(), from_deployer)?;
+    deployer.send(deploy::ToDeployer::Look).ok();
+    let look = deployer.clone();
+    let watch = bourse_worker::watch::Watch::start(&config.folder, move || {
+        drop(look.send(deploy::ToDeployer::Look))
+    })?;
+    if let bourse_worker::watch::Mode::Polling(why) = watch.mode() {
+        tracing::warn!("changes of {} are looked for every second: {why}", config.folder.display());
+    }
+
+    let contact = Contact {
+        pid: std::process::id(),
+        http: format!("http://{http}"),
+        endpoint: endpoint.to_string(),
+        endpoint_tcp: endpoint_tcp.map(|e| e.to_string()),
+        token_file: data.join("token"),
+        folder: config.folder.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    files::write_contact(&data, &contact)?;
+
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let node_config = config.node(cores, token.into(), http.to_string());
+    let incarnation =
+        Incarnation(u64::from_le_bytes(files::entropy()?[..8].try_into().expect("eight bytes")));
+    let stop_http = Arc::new(Notify::new());
+    let mut driver = Driver {
+        node: bourse_node::Node::new(node_config, incarnation, seed),
+        clock,
+        transport,
+        keeper,
+        store: Some(store),
+        store_answers,
+        gateway: gateway.clone(),
+        http_events,
+        deployer,
+        deployed,
+        places,
+        config,
+        contact,
+        ready_file: ready_file.map(Path::to_owned),
+        state: driver::State::default(),
+        meters: events::Meters::default(),
+    };
+    let serving = tokio::spawn({
+        let stop = stop_http.clone();
+        async move { listener.serve(stop.notified()).await }
+    });
+    let result = driver.run().await;
+    drop(watch);
+    stop_http.notify_one();
+    // Answers that were given while draining still have to leave.
+    let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+    files::remove_contact(&data);
+    driver.end().await;
+    result
+}
+
+/// Frames that may wait for one worker or client. A client may have many calls in flight, and the answers to all of
+/// them may come at once.
+const FRAMES_MAX: u32 = 100_000;
+
+/// How long answers that were given have to leave when the daemon stops.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
+    match config.text("store") {
+        "sqlite" => Ok(Box::new(Sqlite::open(data.join(files::STORE_FILE), StoreId::random())?)),
+        "memory" => Ok(Box::new(Memory::new(StoreId::random()))),
+        other => anyhow::bail!(
+            "store = {other:?} is not supported by this version\n  hint: use sqlite (state is kept in the data folder) or memory (state is lost at the end)"
+        ),
+    }
+}
+
+fn gateway_config(
+    config: &Config,
+    seed: [u8; 32],
+    scrape: bourse_gateway::metrics::Scrape,
+) -> bourse_gateway::Config {
+    // Trace ids are seen by strangers; what secrets are made from must not be.
+    let public = blake3::derive_key("bourse 2026 trace ids", &seed);
+    let word = |at: usize| u64::from_le_bytes(public[at..at + 8].try_into().expect("eight bytes"));
+    bourse_gateway::Config {
+        auth: match config.text("token") {
+            "" => Auth::None,
+            token => Auth::Token(token.to_owned()),
+        },
+        hosts: config.list("hosts"),
+        origins: config.list("origins"),
+        dev: config.flag("dev"),
+        limits: Limits { body_bytes_max: config.payload(), ..Limits::default() },
+        seed: [word(0), word(8)],
+        scrape: Some(scrape),
+    }
+}
+
+fn environments_folder(config: &Config) -> PathBuf {
+    if let Some(configured) = config.path("environments") {
+        return configured;
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    match cache.or(home.map(|h| h.join(".cache"))) {
+        Some(cache) => cache.join("bourse"),
+        None => config.data().join("environments"),
+    }
+}

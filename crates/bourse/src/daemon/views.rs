@@ -1,0 +1,100 @@
+//! What the admin interface shows, as JSON; and answers on their way to the gateway.
+
+use bourse_node::{Answer, Node};
+use bourse_wire::time::Now;
+use bourse_wire::v1;
+use serde_json::{Value, json};
+
+use super::files::Contact;
+
+/// An answer of the node as the gateway's.
+pub(super) fn answer(answer: Answer) -> bourse_gateway::Answer {
+    bourse_gateway::Answer {
+        call: answer.call,
+        result: answer.result.map(|s| bourse_gateway::Success {
+            payload: s.payload,
+            content_type: s.content_type,
+            http: s.http,
+        }),
+    }
+}
+
+/// `GET /v1/modules`
+pub(super) fn modules(node: &Node) -> Value {
+    node.modules()
+        .map(|m| {
+            let serving = m.serving.as_ref();
+            let functions =
+                serving.map(|(_, module)| module.functions.iter().map(function).collect::<Vec<_>>());
+            json!({
+                "name": m.name,
+                "version": serving.map(|(_, module)| version(module)),
+                "revision": serving.map(|(revision, _)| &revision.0),
+                "attached": m.attached,
+                "loading": m.loading,
+                "failure": m.failure.as_ref().map(failure),
+                "waiting": m.waiting,
+                "instances": m.instances,
+                "blocked": m.blocked,
+                "functions": functions.unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+fn version(module: &v1::Module) -> &str {
+    if module.version.is_empty() { "0.0.0" } else { &module.version }
+}
+
+fn function(f: &v1::Function) -> Value {
+    let parameters: Vec<Value> = f
+        .parameters
+        .iter()
+        .map(|p| json!({"name": p.name, "type": p.r#type, "required": p.required}))
+        .collect();
+    json!({"name": f.name, "http": f.http, "doc": f.doc, "parameters": parameters, "returns": f.returns})
+}
+
+fn failure(f: &v1::Failure) -> Value {
+    json!({"code": f.code, "message": f.message, "hint": f.hint, "type": f.r#type, "traceback": f.traceback})
+}
+
+/// `GET /v1/instances`
+pub(super) fn instances(node: &Node, now: Now) -> Value {
+    node.instances(now)
+        .map(|i| {
+            let running = i
+                .running
+                .map(|(function, time)| json!({"function": function, "seconds": time.as_secs_f64()}));
+            json!({
+                "instance": i.process.0,
+                "pid": i.pid,
+                "module": i.module,
+                "revision": i.revision.0,
+                "phase": format!("{:?}", i.phase).to_lowercase(),
+                "blocked": i.blocked,
+                "running": running,
+                "ahead": i.ahead,
+                "age_seconds": i.age.as_secs_f64(),
+            })
+        })
+        .collect()
+}
+
+/// `GET /v1/status`
+pub(super) fn status(node: &Node, contact: &Contact, keeper: u32) -> Value {
+    let status = node.status();
+    json!({
+        "version": contact.version,
+        "pid": contact.pid,
+        "keeper_pid": keeper,
+        "folder": contact.folder,
+        "http": contact.http,
+        "endpoint": contact.endpoint,
+        "running": status.running,
+        "running_max": status.running_max,
+        "waiting": status.waiting,
+        "calls": status.calls,
+        "draining": status.draining,
+    })
+}
