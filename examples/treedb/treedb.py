@@ -1,0 +1,65 @@
+"""A small key-value service whose keys form a tree.
+
+A key is a path such as "licences/GPL-2". Writing it stores its value, and lists it as a child of "licences", and that
+as a child of the root, "". The functions keep nothing between calls: all state is in the store.
+
+Each key is a scope of its own (see `scope`): its value and the list of its children change together, and apart from
+every other key's. So `write` does not touch its parent's list itself: it calls `insert`, a function at the parent's
+home. `insert` commits before `write` does. If the daemon dies between the two, the parent lists a child that has no
+value yet; reading that child gives 404, and writing it again mends it. It is never the other way round: a key that
+has a value is listed.
+"""
+
+from urllib.parse import quote
+
+from bourse import Response, function, state
+
+PAGE = 1000
+"""Children of one page, at most."""
+
+
+def scope(key: str) -> str:
+    """The scope of a key: what comes before the first slash of a state key, so it holds no slash itself."""
+    return "k:" + quote(key, safe="")
+
+
+@function(http="POST /kv/{key}")
+def write(key: str, body: str):
+    """Stores a value under a key."""
+    parent, _, name = key.rpartition("/")
+    if not name:
+        return Response({"error": "a key does not end with a slash"}, status=400)
+    insert.call(parent, name)
+    state(f"{scope(key)}/value").set(body)
+    return {"key": key, "stored": len(body)}
+
+
+@function
+def insert(parent: str, name: str):
+    """Lists `name` as a child of `parent`, and `parent` as a child of its own parent."""
+    row = state(f"{scope(parent)}/child/{name}")
+    if row.get() is not None:
+        return False
+    if parent:
+        grandparent, _, parent_name = parent.rpartition("/")
+        insert.call(grandparent, parent_name)
+    row.set(True)
+    return True
+
+
+@function(http="GET /kv/{key}")
+def read(key: str):
+    """The value under a key."""
+    value = state(f"{scope(key)}/value").get()
+    if value is None:
+        return Response({"error": f"there is nothing under {key}"}, status=404)
+    return Response(value)
+
+
+@function(http=["GET /kv/{key}/children", "GET /kv"])
+def children(key: str = "", after: str = "", limit: int = 100):
+    """The names of a key's children in byte order, a page at a time: pass `next` as `after` for the next one."""
+    below = f"{scope(key)}/child/"
+    page = state(scope(key)).list("child/", after=below + after if after else "", limit=min(limit, PAGE), keys_only=True)
+    names = [row.key.removeprefix(below) for row in page.rows]
+    return {"children": names, "next": names[-1] if page.more else None}
