@@ -1,0 +1,16 @@
+//! End to end: the real binary, real Python, real sockets, files and signals. One file per topic; `support` starts
+//! daemons and talks to them.
+//!
+//! Each test has a folder and a daemon of its own and may run beside all others. Nothing sleeps to let something
+//! happen: what is to happen is looked for until a deadline. `BOURSE_TEST_LONG=1` adds the long runs.
+
+mod calls;
+mod http;
+mod input;
+mod instances;
+mod reload;
+mod store;
+mod support;
+mod treedb;
+mod values;
+mod workers;

@@ -1,0 +1,210 @@
+//! Stores that cannot be used, and disks that are full.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{Daemon, Setup, python_home, skipped, wait_for};
+
+const KEEP: (&str, &str) = (
+    "keep.py",
+    "
+    from bourse import function, state
+    @function
+    def put(key: str, value: str):
+        state(key).set(value)
+    @function
+    def get(key: str):
+        return state(key).get()
+    @function
+    def count(key: str):
+        record = state(key)
+        n = (record.get() or 0) + 1
+        record.set(n)
+        return n
+    @function
+    def fails(key: str):
+        state(key).set('never')
+        raise ValueError('no')
+    ",
+);
+
+#[track_caller]
+fn says(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in:\n{said}");
+    }
+}
+
+/// A daemon that has written something, and was killed.
+fn written() -> Setup {
+    let daemon = Daemon::start(&[KEEP]);
+    daemon.call("keep.put", json!({"key": "a", "value": "1"})).ok();
+    let setup = daemon.kill();
+    setup.wait_gone();
+    setup
+}
+
+fn store(setup: &Setup) -> std::path::PathBuf {
+    setup.folder().join(".bourse/store.sqlite")
+}
+
+#[test]
+fn a_store_that_another_daemon_uses() {
+    let daemon = Daemon::start(&[KEEP]);
+    let second = Setup::new(&[KEEP]).argument("--data").argument(&daemon.data().display().to_string());
+    says(&second.refused(), &["error: ", "is served already, by process", "--data"]);
+    // One that left no word of where it is.
+    fs::remove_file(daemon.data().join("daemon.json")).expect("it is removed");
+    let third = Setup::new(&[KEEP]).argument("--data").argument(&daemon.data().display().to_string());
+    says(&third.refused(), &["error: ", "store.sqlite is in use by process", "--data"]);
+    daemon.call("keep.put", json!({"key": "a", "value": "1"})).ok();
+}
+
+#[test]
+fn a_store_that_is_truncated_or_none() {
+    let setup = written();
+    let bytes = fs::read(store(&setup)).expect("a store");
+    for file in fs::read_dir(setup.folder().join(".bourse")).expect("a folder").flatten() {
+        if file.file_name().to_string_lossy().starts_with("store.sqlite-") {
+            fs::remove_file(file.path()).expect("it is removed");
+        }
+    }
+    fs::write(store(&setup), &bytes[..bytes.len().min(5000)]).expect("a file");
+    says(&setup.refused(), &["store.sqlite is damaged", "restore a backup"]);
+    let setup = written();
+    fs::write(store(&setup), "this is a letter to my aunt, and no database at all".repeat(100))
+        .expect("a file");
+    says(&setup.refused(), &["store.sqlite"]);
+}
+
+#[test]
+fn a_store_of_a_newer_version() {
+    let setup = written();
+    let (python, _) = python_home();
+    let script = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('UPDATE meta SET format = 999')\nd.commit()\n";
+    let done = Command::new(python).args(["-c", script]).arg(store(&setup)).status().expect("Python runs");
+    assert!(done.success());
+    says(&setup.refused(), &["store.sqlite", "999", "newer"]);
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_written() {
+    let setup = Setup::new(&[KEEP]).argument("--data").argument("/proc/bourse");
+    says(&setup.refused(), &["/proc/bourse", "hint: name another with --data"]);
+    // Permissions do not hold up root, a read-only mount does.
+    let setup = written();
+    let data = setup.folder().join(".bourse");
+    if !mount(&["-t", "tmpfs", "-o", "size=4m", "none"], &data) {
+        return skipped("nothing can be mounted here");
+    }
+    let mounted = Mounted(data.clone());
+    let read_only = Command::new("mount").args(["-o", "remount,ro"]).arg(&data).status();
+    assert!(read_only.is_ok_and(|s| s.success()));
+    says(&setup.refused(), &["error: ", ".bourse", "ead-only"]);
+    drop(mounted);
+}
+
+#[test]
+fn a_store_that_is_read_only() {
+    let setup = written();
+    let path = store(&setup);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("a mode");
+    if fs::OpenOptions::new().append(true).open(&path).is_ok() {
+        return skipped("permissions do not hold up this user");
+    }
+    says(&setup.refused(), &["store.sqlite", "hint:"]);
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_is_well_again_with_room() {
+    let setup = Setup::new(&[KEEP]);
+    let data = setup.folder().join("../data");
+    fs::create_dir(&data).expect("a folder");
+    let data = data.canonicalize().expect("a path");
+    if !mount(&["-t", "tmpfs", "-o", "size=8m", "none"], &data) {
+        return skipped("nothing can be mounted here");
+    }
+    let mounted = Mounted(data.clone());
+    let daemon = setup.argument("--data").argument(&data.display().to_string()).up();
+    daemon.call("keep.put", json!({"key": "a", "value": "before"})).ok();
+
+    // 1. The disk fills up; a write is refused, and says so.
+    // To be well again, the store copies its log into the database: that needs as much room as the log has.
+    fs::write(data.join("ballast"), vec![0; 5 << 20]).expect("a file");
+    let value = "x".repeat(200_000);
+    let mut refused = None;
+    for n in 0..100 {
+        let response = daemon.call("keep.put", json!({"key": format!("k{n}"), "value": value}));
+        if response.status != 200 {
+            refused = Some((n, response));
+            break;
+        }
+    }
+    let (full_at, refused) = refused.expect("the disk is full at some time");
+    let said = refused.problem(503, "store_unavailable");
+    assert!(!said.contains("spread the writes"), "{said}");
+
+    // 2. What was acknowledged can be read; the refused one is not there.
+    assert_eq!(daemon.call("keep.get", json!({"key": "a"})).ok(), "before");
+    for n in 0..full_at {
+        assert_eq!(daemon.call("keep.get", json!({"key": format!("k{n}")})).ok(), value.as_str());
+    }
+
+    // 3. With room it is well again, by itself.
+    fs::remove_file(data.join("ballast")).expect("it is removed");
+    let last = json!({"key": "z", "value": "after"});
+    wait_for("it writes again", || daemon.call("keep.put", last.clone()).status == 200);
+    assert_eq!(daemon.call("keep.get", json!({"key": "z"})).ok(), "after");
+    drop(daemon);
+    drop(mounted);
+}
+
+#[test]
+fn state_is_counted_right_by_many_at_once_and_failures_write_nothing() {
+    let daemon = Daemon::start(&[KEEP]);
+    let client = daemon.client();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    loop {
+                        let counted = client.call("keep.count", &json!({"key": "n"}));
+                        if counted.status == 200 {
+                            break;
+                        }
+                        counted.problem(409, "conflict");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(daemon.call("keep.get", json!({"key": "n"})).ok(), 100);
+    daemon.call("keep.fails", json!({"key": "f"})).problem(500, "function_error");
+    assert_eq!(daemon.call("keep.get", json!({"key": "f"})).ok(), json!(null));
+}
+
+#[test]
+fn a_store_in_memory_forgets() {
+    let daemon = Setup::new(&[KEEP]).set("store", "memory").up();
+    daemon.call("keep.put", json!({"key": "a", "value": "1"})).ok();
+    assert_eq!(daemon.call("keep.get", json!({"key": "a"})).ok(), "1");
+    assert!(!store(&daemon).exists());
+}
+
+fn mount(options: &[&str], at: &Path) -> bool {
+    rustix::process::getuid().is_root()
+        && Command::new("mount").args(options).arg(at).output().is_ok_and(|done| done.status.success())
+}
+
+/// Unmounted when dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
