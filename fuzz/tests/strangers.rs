@@ -1,0 +1,246 @@
+//! What a stranger can send: frames on the worker socket, CBOR, route patterns, frames of a template.
+
+use std::time::Duration;
+
+use bourse_node::{Config, Found, Input, Kind, Node, Output, PeerId, Report, RevisionId};
+use bourse_wire::id::Incarnation;
+use bourse_wire::time::{Mono, Now, Wall};
+use bourse_wire::v1::to_node::Message as ToNode;
+use bourse_wire::value::Value;
+use bourse_wire::{arguments, header, keeper, v1};
+use bytes::Bytes;
+
+/// How one input is made: which valid one to begin with, and what to change in it.
+type Recipe = (u8, Vec<(u16, u8)>, Vec<u8>);
+
+/// How long each target runs in an ordinary test run.
+const TEST_TIME: Duration = Duration::from_secs(2);
+
+fn broken(valid: &[Vec<u8>], (which, changes, tail): &Recipe) -> Vec<u8> {
+    let mut bytes = valid[usize::from(*which) % valid.len()].clone();
+    for (at, byte) in changes.iter().take(8) {
+        if !bytes.is_empty() {
+            let at = usize::from(*at) % bytes.len();
+            bytes[at] = *byte;
+        }
+    }
+    bytes.extend_from_slice(tail);
+    bytes
+}
+
+fn check(valid: Vec<Vec<u8>>, target: impl Fn(Vec<u8>) + std::panic::RefUnwindSafe) {
+    bolero::check!()
+        .with_test_time(TEST_TIME)
+        .with_type::<Recipe>()
+        .for_each(move |recipe: &Recipe| target(broken(&valid, recipe)));
+}
+
+#[test]
+fn cbor() {
+    let item = Value::Array(vec![
+        Value::Map(vec![
+            (Value::Text("a".into()), Value::Int(-5)),
+            (Value::Text("b".into()), Value::Float(1.5)),
+        ]),
+        Value::Bytes(Bytes::from_static(b"\x00\xff")),
+        Value::Tag(1, Box::new(Value::Null)),
+    ]);
+    let indefinite = vec![0x9f, 0x5f, 0x41, 0xaa, 0xff, 0xbf, 0x61, b'k', 0x7f, 0x61, b'v', 0xff, 0xff, 0xff];
+    check(vec![item.to_cbor().to_vec(), indefinite], |bytes| {
+        if let Ok(value) = Value::from_cbor(&bytes) {
+            // What was read can be written, and reads the same (NaN apart, which is not equal to itself).
+            let again = Value::from_cbor(&value.to_cbor()).expect("what is written reads back");
+            assert_eq!(again.to_cbor(), value.to_cbor());
+            let _ = value.to_json();
+        }
+    });
+}
+
+#[test]
+fn call_arguments() {
+    let valid = arguments::Arguments {
+        positional: vec![Value::Int(1)],
+        named: vec![("n".into(), Value::Bool(true))],
+    };
+    check(vec![valid.to_cbor().to_vec()], |bytes| {
+        let _ = arguments::Arguments::from_cbor(&bytes);
+    });
+}
+
+#[test]
+fn route_patterns() {
+    let valid = ["POST /kv/{key}", "GET /a/{b}/{*rest}", "DELETE /x"].map(|t| t.as_bytes().to_vec());
+    check(valid.to_vec(), |bytes| {
+        let _ = bourse_gateway::pattern::Pattern::parse(&String::from_utf8_lossy(&bytes));
+    });
+}
+
+#[test]
+fn template_frames() {
+    let mut frame = Vec::new();
+    let message = keeper::v1::FromTemplate {
+        message: Some(keeper::v1::from_template::Message::Forked(keeper::v1::Forked {
+            process: 1,
+            pid: 2,
+            error: "e".into(),
+        })),
+    };
+    bourse_worker::codec::encode(&message, &mut frame).expect("a small frame");
+    check(vec![frame], |bytes| {
+        let mut decoder = bourse_worker::codec::Decoder::default();
+        decoder.push(&bytes);
+        while let Ok(Some(_)) = decoder.next::<keeper::v1::FromTemplate>() {}
+    });
+}
+
+/// Frames on the worker socket, from a stranger, from a client and from an instance that runs a call.
+#[test]
+fn worker_frames() {
+    let call = Bytes::from_static(&[7; 16]);
+    let key = Some(v1::Key { name: "s/k".into(), module: String::new() });
+    let writes = vec![v1::Write { key: key.clone(), value: Bytes::from_static(b"v"), delete: false }];
+    let messages = [
+        ToNode::Hello(v1::Hello {
+            version_min: 1,
+            version_max: 1,
+            role: 2,
+            secret: Bytes::from_static(TOKEN),
+            ..Default::default()
+        }),
+        ToNode::Result(v1::Result {
+            call: call.clone(),
+            attempt: 1,
+            writes: writes.clone(),
+            seq: 1,
+            ..Default::default()
+        }),
+        ToNode::Call(v1::Call {
+            request: 1,
+            function: "m.f".into(),
+            parent: call.clone(),
+            attempt: 1,
+            wait: true,
+            writes,
+            ..Default::default()
+        }),
+        ToNode::Wait(v1::Wait { call: call.clone(), attempt: 1, requests: vec![1, 2], any: true }),
+        ToNode::Cancel(v1::CancelCall { request: 1 }),
+        ToNode::Read(v1::Read {
+            request: 3,
+            call: call.clone(),
+            attempt: 1,
+            key: key.clone(),
+            ..Default::default()
+        }),
+        ToNode::Scan(v1::Scan {
+            request: 4,
+            call: call.clone(),
+            attempt: 1,
+            prefix: key,
+            limit: 5,
+            ..Default::default()
+        }),
+        ToNode::Recalled(v1::Recalled {
+            nonce: 1,
+            calls: vec![v1::Invocation { call: call.clone(), attempt: 1 }],
+        }),
+        ToNode::Log(v1::Log { level: 2, message: "m".into(), call, ..Default::default() }),
+        ToNode::Bye(v1::Bye {}),
+    ];
+    let valid = messages.map(|m| header::encode(&v1::ToNode { message: Some(m) }).to_vec());
+    bolero::check!().with_test_time(TEST_TIME).with_type::<(u8, bool, Vec<Recipe>)>().for_each(
+        move |(who, real_ids, recipes): &(u8, bool, Vec<Recipe>)| {
+            let mut world = World::new();
+            for recipe in recipes.iter().take(20) {
+                let bytes = broken(&valid, recipe);
+                if let Ok(mut decoded) = header::decode::<v1::ToNode>(bytes.into()) {
+                    if *real_ids {
+                        world.with_real_ids(&mut decoded.message);
+                    }
+                    let peer = [STRANGER, CLIENT, WORKER][usize::from(*who) % 3];
+                    world.handle(Input::Frame {
+                        peer,
+                        message: decoded.message,
+                        payload: Bytes::from_static(b"p"),
+                    });
+                }
+            }
+            world.now.mono = world.now.mono + Duration::from_secs(120);
+            world.node.handle_timeout(world.now);
+            world.node.check_invariants();
+        },
+    );
+}
+
+const TOKEN: &[u8] = b"a token of this node";
+const STRANGER: PeerId = PeerId(1);
+const CLIENT: PeerId = PeerId(2);
+const WORKER: PeerId = PeerId(3);
+
+/// A node with one module, one client, and one instance that runs the client's call.
+struct World {
+    node: Node,
+    now: Now,
+    /// The running call.
+    call: Bytes,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = Config { token: Bytes::from_static(TOKEN), ..Config::new(2) };
+        let now = Now { mono: Mono(1), wall: Wall(1_000) };
+        let mut world = Self { node: Node::new(config, Incarnation(1), [3; 32]), now, call: Bytes::new() };
+        let found = Found { name: "m".into(), revision: RevisionId("r1".into()), kind: Kind::Python };
+        let mut secret = Bytes::new();
+        for output in world.handle(Input::Deploy { modules: vec![found] }) {
+            if let Output::StartTemplate { process, .. } = output {
+                let functions = vec![v1::Function { name: "f".into(), ..Default::default() }];
+                let module = v1::Module { name: "m".into(), functions, ..Default::default() };
+                world.handle(Input::Loaded {
+                    template: process,
+                    report: Report::Ready { module, not_forkable: String::new() },
+                });
+            }
+        }
+        world.hello(CLIENT, v1::Role::Client, Bytes::from_static(TOKEN));
+        let call = ToNode::Call(v1::Call { request: 9, function: "m.f".into(), ..Default::default() });
+        for output in world.handle(Input::Frame { peer: CLIENT, message: Some(call), payload: Bytes::new() })
+        {
+            if let Output::StartInstance { secret: given, .. } = output {
+                secret = given;
+            }
+        }
+        for output in world.hello(WORKER, v1::Role::Worker, secret) {
+            if let Output::Send { message: v1::to_worker::Message::Invoke(invoke), .. } = output {
+                world.call = invoke.call;
+            }
+        }
+        assert!(!world.call.is_empty(), "the instance runs a call: else the target tests nothing");
+        world
+    }
+
+    fn hello(&mut self, peer: PeerId, role: v1::Role, secret: Bytes) -> Vec<Output> {
+        let hello =
+            v1::Hello { version_min: 1, version_max: 1, role: role.into(), secret, ..Default::default() };
+        self.handle(Input::Frame { peer, message: Some(ToNode::Hello(hello)), payload: Bytes::new() })
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Output> {
+        self.node.handle(self.now, input);
+        self.node.check_invariants();
+        std::iter::from_fn(|| self.node.poll()).collect()
+    }
+
+    /// Past the first check: messages name the call that really runs.
+    fn with_real_ids(&self, message: &mut Option<ToNode>) {
+        let call = self.call.clone();
+        match message {
+            Some(ToNode::Result(m)) => (m.call, m.attempt) = (call, 1),
+            Some(ToNode::Call(m)) => (m.parent, m.attempt) = (call, 1),
+            Some(ToNode::Wait(m)) => (m.call, m.attempt) = (call, 1),
+            Some(ToNode::Read(m)) => (m.call, m.attempt) = (call, 1),
+            Some(ToNode::Scan(m)) => (m.call, m.attempt) = (call, 1),
+            _ => {}
+        }
+    }
+}
