@@ -82,7 +82,7 @@ pub struct ReadError(pub String);
 /// The longest record key, in bytes.
 pub const KEY_BYTES_MAX: usize = 2048;
 /// The longest record value, in bytes.
-pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024 + 64;
+pub const VALUE_BYTES_MAX: usize = 17 * 1024 * 1024;
 /// The most operations of one batch.
 pub const BATCH_OPS_MAX: usize = 10_000;
 /// The most bytes of keys and values of one batch.

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use crate::batch::{Outcome, PartitionId};
 use crate::cache::Cache;
 use crate::home::{Home, StateKey};
+use crate::layer::Layer;
 use crate::layer::Layers;
 use crate::limits::Limits;
 use crate::message::{
     Answer, Finish, Finished, LayerId, Origin, Output, Refusal, StoreAnswer, Ticket, Token,
 };
-use crate::outbox::{Asked, Outbox};
+use crate::outbox::{Asked, Outbox, Who};
 use crate::ownership::Step;
 use crate::partition::{Partition, Waiting};
 use crate::reads::Tick;
@@ -22,7 +23,10 @@ use crate::record::{self, STATE_VALUE_BYTES_MAX};
 use crate::scan::Scan;
 
 use self::reading::{Reading, ReadingId, What};
+use crate::work::{NewCall, Work};
 
+mod calls;
+pub(crate) mod jobs;
 pub(crate) mod reading;
 
 /// All keyed state of one node. See the crate.
@@ -38,6 +42,7 @@ pub struct Durable {
     readings_made: u64,
     cache: Cache,
     outbox: Outbox,
+    work: Work,
 }
 
 impl Durable {
@@ -55,6 +60,7 @@ impl Durable {
             readings_made: 0,
             cache,
             outbox: Outbox::default(),
+            work: Work::default(),
         }
     }
 
@@ -93,21 +99,21 @@ impl Durable {
         layer.write(record::key(key), value, self.tick.advance())
     }
 
-    /// The attempt returned: its layer takes effect, or does not, and ends. Those stacked on it that have not ended
+    /// The attempt returned: its layer takes effect, with the calls that it has emitted, or does not, and ends. Those stacked on it that have not ended
     /// are gone, and reads of it that were not answered are refused. An attempt that never touched state is done at
     /// once.
-    pub fn finish(&mut self, layer: LayerId, ticket: Ticket) -> Finish {
+    pub fn finish(&mut self, layer: LayerId, emitted: Vec<NewCall>, ticket: Ticket) -> Finish {
         let Some(layer) = self.end(layer) else {
-            return Finish::Now(Finished::Done);
+            return self.commit_emits(None, emitted, ticket);
         };
         if layer.gone {
             return Finish::Now(Finished::Lost);
         }
         if let Some(below) = layer.below {
+            let layer = Layer { emits: [layer.emits, emitted].concat(), ..layer };
             return Finish::Now(self.layers.merge(layer, below, &mut self.tick, &self.limits));
         }
-        let partition = self.partitions.get_mut(&layer.partition).expect("a layer's partition is known");
-        partition.finish(layer, ticket, &mut self.tick, &self.limits, &mut self.outbox)
+        self.commit_emits(Some(layer), emitted, ticket)
     }
 
     /// The attempt failed: nothing of its layer takes effect. Those stacked on it are gone, and reads of it that were
@@ -118,6 +124,7 @@ impl Durable {
 
     /// The store has answered.
     pub fn store_answer(&mut self, now: Now, token: Token, answer: StoreAnswer) {
+        self.tell_time(now);
         match (self.outbox.answered(token), answer) {
             (Asked::Owner(id), StoreAnswer::Owner(record)) => {
                 let partition = self.partitions.get_mut(&id).expect("who asked is known");
@@ -141,17 +148,26 @@ impl Durable {
             }
             (Asked::Reading(id), StoreAnswer::Read(record)) => self.on_read(id, record),
             (Asked::Reading(id), StoreAnswer::Scanned(page)) => self.on_scanned(id, page),
+            (Asked::Job(id), answer) => self.on_looked(id, answer),
             (asked, answer) => panic!("the driver answered {asked:?} with {answer:?}"),
         }
     }
 
     /// What is to be done next, until `None`.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outbox.poll()
+        loop {
+            if let Some(output) = self.outbox.poll() {
+                return Some(output);
+            }
+            if !self.pump_jobs() {
+                return None;
+            }
+        }
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.handle_work_timeout(now);
         for id in std::mem::take(&mut self.backing_off) {
             let partition = self.partitions.get_mut(&id).expect("who backs off is known");
             partition.ownership.handle_timeout(now.mono, &mut self.outbox);
@@ -163,13 +179,16 @@ impl Durable {
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Mono> {
-        self.backing_off.iter().filter_map(|id| self.partitions[id].ownership.poll_timeout()).min()
+        let backing_off =
+            self.backing_off.iter().filter_map(|id| self.partitions[id].ownership.poll_timeout());
+        backing_off.chain(self.poll_work_timeout()).min()
     }
 
     /// Panics if we have broken what must hold.
     pub fn check_invariants(&self) {
         self.layers.check_invariants();
         self.cache.check_invariants();
+        self.work.lanes.values().for_each(|lane| lane.check_invariants());
         assert!(self.layers.len() <= self.limits.layers_max, "layers are bounded");
         assert!(self.readings.len() <= self.limits.reads_waiting_max, "reads are bounded");
         for (id, partition) in &self.partitions {
@@ -236,7 +255,7 @@ impl Durable {
     }
 
     /// Takes a layer out, and refuses what it and those stacked on it wait for.
-    fn end(&mut self, id: LayerId) -> Option<crate::layer::Layer> {
+    fn end(&mut self, id: LayerId) -> Option<Layer> {
         let (mut layer, orphans) = self.layers.end(id)?;
         self.drop_readings(orphans);
         self.drop_readings(std::mem::take(&mut layer.readings));
@@ -252,7 +271,7 @@ impl Durable {
             if let Some(partition) = self.partitions.get_mut(&reading.partition) {
                 partition.forget_read(id);
             }
-            self.outbox.answer(reading.ticket, Answer::Refused(Refusal::Gone));
+            self.outbox.answer(Who::Node(reading.ticket), Answer::Refused(Refusal::Gone));
         }
     }
 
@@ -267,11 +286,10 @@ impl Durable {
             Step::Acquired => {
                 let Waiting { reads, finishes } = partition.acquired(self.tick);
                 // Writes first: the reads then see them, instead of being outdated by them.
-                for (layer, ticket) in finishes {
-                    let finish =
-                        partition.finish(layer, ticket, &mut self.tick, &self.limits, &mut self.outbox);
+                for (layer, who) in finishes {
+                    let finish = partition.finish(layer, who, &mut self.tick, &self.limits, &mut self.outbox);
                     if let Finish::Now(finished) = finish {
-                        self.outbox.answer(ticket, Answer::Finished(finished));
+                        self.outbox.answer(who, Answer::Finished(finished));
                     }
                 }
                 for id in reads {
@@ -280,8 +298,8 @@ impl Durable {
             }
             Step::GaveUp(text) => {
                 let Waiting { reads, finishes } = partition.waiting();
-                for (_, ticket) in finishes {
-                    self.outbox.answer(ticket, Answer::Finished(Finished::StoreFailed(text.clone())));
+                for (_, who) in finishes {
+                    self.outbox.answer(who, Answer::Finished(Finished::StoreFailed(text.clone())));
                 }
                 for id in reads {
                     self.answer(id, Answer::StoreFailed(text.clone()));

@@ -77,6 +77,11 @@ impl StateKey {
 }
 
 impl Home {
+    /// That of what is no state.
+    pub(crate) fn none() -> Self {
+        Self { namespace: String::new(), scope: String::new() }
+    }
+
     /// The partition that holds it: the first byte of `blake3(namespace, 0, scope)`.
     pub fn partition(&self) -> PartitionId {
         let mut hash = blake3::Hasher::new();

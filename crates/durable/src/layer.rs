@@ -12,6 +12,7 @@ use crate::message::{Finished, LayerId, Origin, Refusal};
 use crate::overlay::{Overlay, Write};
 use crate::reads::{Reads, Tick};
 use crate::record::{Record, Version};
+use crate::work::NewCall;
 
 /// The state transaction of one attempt.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Layer {
     pub(crate) rests_on: Seq,
     /// Reads and scans not yet answered.
     pub(crate) readings: BTreeSet<ReadingId>,
+    /// Calls that merged layers have emitted.
+    pub(crate) emits: Vec<NewCall>,
 }
 
 /// Where a key was found written.
@@ -86,6 +89,7 @@ impl Layers {
             writes: Overlay::default(),
             rests_on: Seq::default(),
             readings: BTreeSet::new(),
+            emits: Vec::new(),
         };
         self.open.entry(origin.layer).or_insert(layer)
     }
@@ -110,6 +114,7 @@ impl Layers {
             layer.below = None;
             layer.reads = Reads::default();
             layer.writes = Overlay::default();
+            layer.emits = Vec::new();
             lost.extend(std::mem::take(&mut layer.above));
             orphans.extend(std::mem::take(&mut layer.readings));
         }
@@ -154,6 +159,7 @@ impl Layers {
         }
         below.reads.merge(layer.reads, |key| below.writes.find(key).is_some());
         below.rests_on = below.rests_on.max(layer.rests_on);
+        below.emits.extend(layer.emits);
         let tick = tick.advance();
         for (key, Write { value, .. }) in layer.writes.into_rows() {
             below.writes.put(key, Write { value, tick, version: Version::NONE });
@@ -186,6 +192,33 @@ impl Layers {
 }
 
 impl Layer {
+    /// Writes of our own, which are no attempt's.
+    pub(crate) fn bare(partition: PartitionId) -> Self {
+        Self {
+            home: Home::none(),
+            partition,
+            opened: Tick(0),
+            gone: false,
+            below: None,
+            above: BTreeSet::new(),
+            reads: Reads::default(),
+            writes: Overlay::default(),
+            rests_on: Seq::default(),
+            readings: BTreeSet::new(),
+            emits: Vec::new(),
+        }
+    }
+
+    /// Writes a record that is not state.
+    pub(crate) fn set(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.writes.put(key, Write { value, tick: Tick(0), version: Version::NONE });
+    }
+
+    /// Whether it fits into a batch.
+    pub(crate) fn fits(&self) -> Result<(), Refusal> {
+        room(&self.writes, 0, 0)
+    }
+
     pub(crate) fn write(&mut self, key: Bytes, value: Option<Bytes>, tick: Tick) -> Result<(), Refusal> {
         room(&self.writes, 1, crate::overlay::row_bytes(&key, value.as_ref()))?;
         self.writes.put(key, Write { value, tick, version: Version::NONE });

@@ -19,6 +19,7 @@
 //! | `layer` | transactions, and how one is stacked on another |
 //! | `ownership` | how a partition is acquired, lost and acquired again |
 //! | `partition` | validation and the batches on their way |
+//! | [`work`] | durable calls |
 //! | `reads`, `recent`, `overlay`, `scan`, `cache` | the parts of these |
 //!
 //! # What holds
@@ -54,6 +55,7 @@ mod reads;
 mod recent;
 pub mod record;
 mod scan;
+pub mod work;
 
 pub use durable::Durable;
 pub use limits::Limits;

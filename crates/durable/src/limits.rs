@@ -1,6 +1,8 @@
 //! Every bound of this crate that a configuration may change. The others, which are part of a format or of an
 //! algorithm, stand where they are used.
 
+use std::time::Duration;
+
 /// The most layers open at once.
 pub const LAYERS_MAX: usize = 65_536;
 /// The most keys and ranges that one layer may have read.
@@ -15,6 +17,8 @@ pub const RECENT_WRITES_MAX: usize = 65_536;
 pub const BATCHES_WAITING_MAX: usize = 16;
 /// The most bytes of committed records kept in memory.
 pub const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long an ended call can be asked for, and an idempotency key holds.
+pub const ENDED_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// The times that acquiring a partition is tried before those who wait for it are told.
 pub const ACQUIRE_ATTEMPTS_MAX: u32 = 8;
 
@@ -37,6 +41,8 @@ pub struct Limits {
     pub cache_bytes_max: usize,
     /// [`ACQUIRE_ATTEMPTS_MAX`]
     pub acquire_attempts_max: u32,
+    /// [`ENDED_KEPT`]
+    pub ended_kept: Duration,
 }
 
 impl Default for Limits {
@@ -50,6 +56,7 @@ impl Default for Limits {
             batches_waiting_max: BATCHES_WAITING_MAX,
             cache_bytes_max: CACHE_BYTES_MAX,
             acquire_attempts_max: ACQUIRE_ATTEMPTS_MAX,
+            ended_kept: ENDED_KEPT,
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::batch::{BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Outcome, Owner, PartitionId, ReadError};
 use crate::home::{Home, StateKey};
 use crate::record::{self, Record, STATE_VALUE_BYTES_MAX, Version};
+use crate::work::Seen;
 
 /// The state transaction of one attempt of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +35,7 @@ pub struct Ticket(pub u64);
 pub struct Token(pub u64);
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// For the store. Answer each with [`crate::Durable::store_answer`], in any order; a read or scan that is handed
     /// to the store after a commit was answered must see that commit.
@@ -105,14 +106,23 @@ pub struct StorePage {
 }
 
 /// What comes of a read, a scan or a finish.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Of a read: the record, or that there is none.
     Value(Option<Record>),
     /// Of a scan.
     Page(Page),
-    /// Of a finish.
+    /// Of a finish, and of what could not be accepted.
     Finished(Finished),
+    /// Of an accept: it is in the store.
+    Accepted {
+        /// The call; another one, if that has the same idempotency key.
+        call: CallId,
+        /// It is this one.
+        first: bool,
+    },
+    /// Of a look, a cancel, a replay or a purge: how the call stands.
+    Seen(Box<Seen>),
     /// Of a read or scan: not allowed, or no room.
     Refused(Refusal),
     /// Of a read or scan: the store is away. The text is for the operator.

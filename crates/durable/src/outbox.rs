@@ -1,10 +1,22 @@
 //! What leaves, and what was asked of the store and by whom.
+//!
+//! Answers to the crate's own jobs do not leave: they wait here until [`crate::Durable`] goes on with the job.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::batch::PartitionId;
 use crate::durable::reading::ReadingId;
 use crate::message::{Answer, Output, StoreRequest, Ticket, Token};
+use crate::work::JobId;
+
+/// Whom an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Who {
+    /// The node.
+    Node(Ticket),
+    /// A job of our own.
+    Job(JobId),
+}
 
 /// Who asked the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +29,8 @@ pub(crate) enum Asked {
     Commit(PartitionId),
     /// A read or scan.
     Reading(ReadingId),
+    /// A job of our own, for a record or a page.
+    Job(JobId),
 }
 
 /// See the module.
@@ -25,6 +39,8 @@ pub(crate) struct Outbox {
     outputs: VecDeque<Output>,
     asked: BTreeMap<Token, Asked>,
     tokens: u64,
+    /// Answers for jobs.
+    done: VecDeque<(JobId, Answer)>,
 }
 
 impl Outbox {
@@ -32,8 +48,16 @@ impl Outbox {
         self.outputs.pop_front()
     }
 
-    pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        self.outputs.push_back(Output::Answer { ticket, answer });
+    pub(crate) fn answer(&mut self, who: Who, answer: Answer) {
+        match who {
+            Who::Node(ticket) => self.outputs.push_back(Output::Answer { ticket, answer }),
+            Who::Job(job) => self.done.push_back((job, answer)),
+        }
+    }
+
+    /// The next answer that is for a job.
+    pub(crate) fn poll_job(&mut self) -> Option<(JobId, Answer)> {
+        self.done.pop_front()
     }
 
     pub(crate) fn ask(&mut self, asked: Asked, request: StoreRequest) {

@@ -23,8 +23,8 @@ use bourse_wire::id::Incarnation;
 use bourse_wire::time::Mono;
 
 use crate::batch::{Batch, Fence, Outcome, Owner, PartitionId, ReadError, Seq};
-use crate::message::{Answer, Finished, StoreRequest, Ticket};
-use crate::outbox::{Asked, Outbox};
+use crate::message::{Answer, Finished, StoreRequest};
+use crate::outbox::{Asked, Outbox, Who};
 
 /// The first pause after a failed attempt to acquire.
 pub(crate) const BACK_OFF_MIN: Duration = Duration::from_millis(10);
@@ -57,7 +57,7 @@ enum Standing {
 #[derive(Debug)]
 struct Doubt {
     owner: Owner,
-    tickets: Vec<Ticket>,
+    whose: Vec<Who>,
     text: String,
 }
 
@@ -141,9 +141,9 @@ impl Ownership {
         self.standing = Standing::Idle;
     }
 
-    /// Nobody knows whether the batch that makes `owner` the record landed. `tickets` are answered when it is known.
-    pub(crate) fn doubt(&mut self, owner: Owner, tickets: Vec<Ticket>, text: String, outbox: &mut Outbox) {
-        self.doubt = Some(Doubt { owner, tickets, text });
+    /// Nobody knows whether the batch that makes `owner` the record landed. Those in `whose` are answered when it is known.
+    pub(crate) fn doubt(&mut self, owner: Owner, whose: Vec<Who>, text: String, outbox: &mut Outbox) {
+        self.doubt = Some(Doubt { owner, whose, text });
         self.ask(outbox);
     }
 
@@ -208,9 +208,9 @@ impl Ownership {
     }
 
     fn decide(&mut self, finished: impl Fn(&str) -> Finished, outbox: &mut Outbox) {
-        if let Some(Doubt { tickets, text, .. }) = self.doubt.take() {
-            for ticket in tickets {
-                outbox.answer(ticket, Answer::Finished(finished(&text)));
+        if let Some(Doubt { whose, text, .. }) = self.doubt.take() {
+            for who in whose {
+                outbox.answer(who, Answer::Finished(finished(&text)));
             }
         }
     }

@@ -14,8 +14,8 @@ use crate::cache::Cache;
 use crate::durable::reading::ReadingId;
 use crate::layer::Layer;
 use crate::limits::Limits;
-use crate::message::{Answer, Finish, Finished, LayerId, Refusal, StoreRequest, Ticket};
-use crate::outbox::{Asked, Outbox};
+use crate::message::{Answer, Finish, Finished, LayerId, Refusal, StoreRequest};
+use crate::outbox::{Asked, Outbox, Who};
 use crate::overlay::{Overlay, Write};
 use crate::ownership::Ownership;
 use crate::reads::Tick;
@@ -42,7 +42,7 @@ pub(crate) struct Partition {
     /// Scans for which the store looks.
     pub(crate) scans: BTreeSet<ReadingId>,
     /// Finishes that do.
-    waiting_finishes: Vec<(Layer, Ticket)>,
+    waiting_finishes: Vec<(Layer, Who)>,
 }
 
 /// A batch that is being gathered, or in flight.
@@ -54,13 +54,13 @@ struct Draft {
     bytes: usize,
     ops: usize,
     layers: u64,
-    tickets: Vec<Ticket>,
+    whose: Vec<Who>,
 }
 
 /// What waited for the partition.
 pub(crate) struct Waiting {
     pub(crate) reads: BTreeSet<ReadingId>,
-    pub(crate) finishes: Vec<(Layer, Ticket)>,
+    pub(crate) finishes: Vec<(Layer, Who)>,
 }
 
 impl Partition {
@@ -105,7 +105,7 @@ impl Partition {
     pub(crate) fn finish(
         &mut self,
         layer: Layer,
-        ticket: Ticket,
+        who: Who,
         tick: &mut Tick,
         limits: &Limits,
         outbox: &mut Outbox,
@@ -118,11 +118,11 @@ impl Partition {
                 return Finish::Now(Finished::Refused(Refusal::Behind));
             }
             self.ownership.touch(outbox);
-            self.waiting_finishes.push((layer, ticket));
+            self.waiting_finishes.push((layer, who));
             return Finish::Later;
         };
         if layer.writes.is_empty() {
-            return self.finish_reader(&layer, ticket, owner);
+            return self.finish_reader(&layer, who, owner);
         }
         if layer.reads.outdated(&self.recent) {
             return Finish::Now(Finished::Conflict);
@@ -130,10 +130,12 @@ impl Partition {
         let Some(draft) = self.draft_for(&layer, owner, limits) else {
             return Finish::Now(Finished::Refused(Refusal::Behind));
         };
-        let (version, writes) = draft.take(layer, ticket);
+        let (version, writes) = draft.take(layer, who);
         let tick = tick.advance();
         for (key, Write { value, .. }) in writes.into_rows() {
-            self.recent.note(&key, tick);
+            if record::is_state(&key) {
+                self.recent.note(&key, tick);
+            }
             self.pending.put(key, Write { value, tick, version });
         }
         self.recent.trim(self.roots.first().map(|(tick, _)| *tick), limits.recent_writes_max);
@@ -160,16 +162,16 @@ impl Partition {
             }
             Outcome::Conflict => {
                 self.ownership.lose();
-                answer_all(draft.tickets, &Finished::Lost, outbox);
+                answer_all(draft.whose, &Finished::Lost, outbox);
             }
             Outcome::Failed(text) => {
                 self.ownership.lose();
-                answer_all(draft.tickets, &Finished::StoreFailed(text), outbox);
+                answer_all(draft.whose, &Finished::StoreFailed(text), outbox);
             }
-            Outcome::Unknown(text) => self.ownership.doubt(landed, draft.tickets, text, outbox),
+            Outcome::Unknown(text) => self.ownership.doubt(landed, draft.whose, text, outbox),
         }
         for draft in std::mem::take(&mut self.queue) {
-            answer_all(draft.tickets, &Finished::Lost, outbox);
+            answer_all(draft.whose, &Finished::Lost, outbox);
         }
         self.pending = Overlay::default();
         cache.forget(self.id);
@@ -216,13 +218,13 @@ impl Partition {
         }
         let pending: BTreeMap<_, _> = self.pending.iter().map(|(key, write)| (key, write.version)).collect();
         assert_eq!(newest, pending, "what is pending is what is on its way");
-        for (key, write) in self.pending.iter() {
+        for (key, write) in self.pending.iter().filter(|(key, _)| record::is_state(key)) {
             assert!(self.recent.covers(key, write.tick), "a pending write is a recent one");
         }
     }
 
     /// Nothing was written: only what was read counts, and that it lands.
-    fn finish_reader(&mut self, layer: &Layer, ticket: Ticket, owner: Owner) -> Finish {
+    fn finish_reader(&mut self, layer: &Layer, who: Who, owner: Owner) -> Finish {
         if !layer.reads.of_one_moment() && layer.reads.outdated(&self.recent) {
             return Finish::Now(Finished::Conflict);
         }
@@ -231,7 +233,7 @@ impl Partition {
         }
         let mut drafts = self.flight.iter_mut().chain(&mut self.queue);
         let draft = drafts.find(|draft| draft.seq == layer.rests_on);
-        draft.expect("what was read and has not landed is on its way").tickets.push(ticket);
+        draft.expect("what was read and has not landed is on its way").whose.push(who);
         Finish::Later
     }
 
@@ -271,15 +273,17 @@ impl Partition {
     fn settle(&mut self, draft: Draft, cache: &mut Cache, outbox: &mut Outbox) {
         for (key, (version, value)) in draft.writes {
             self.pending.settle(&key, version);
-            cache.put(self.id, &key, value.map(|value| Record { version, value }));
+            if record::is_state(&key) {
+                cache.put(self.id, &key, value.map(|value| Record { version, value }));
+            }
         }
-        answer_all(draft.tickets, &Finished::Done, outbox);
+        answer_all(draft.whose, &Finished::Done, outbox);
     }
 }
 
 impl Draft {
     fn new(seq: Seq) -> Self {
-        Self { seq, writes: BTreeMap::new(), bytes: 0, ops: 0, layers: 0, tickets: Vec::new() }
+        Self { seq, writes: BTreeMap::new(), bytes: 0, ops: 0, layers: 0, whose: Vec::new() }
     }
 
     fn has_room_for(&self, writes: &Overlay) -> bool {
@@ -289,20 +293,20 @@ impl Draft {
     }
 
     /// Takes a layer in, and gives the version of its writes, and them.
-    fn take(&mut self, layer: Layer, ticket: Ticket) -> (Version, Overlay) {
+    fn take(&mut self, layer: Layer, who: Who) -> (Version, Overlay) {
         let version = Version::new(self.seq, self.layers);
         self.layers += 1;
         self.ops += layer.writes.len();
         self.bytes += layer.writes.bytes();
-        self.tickets.push(ticket);
+        self.whose.push(who);
         let writes = layer.writes.iter().map(|(key, write)| (key.clone(), (version, write.value.clone())));
         self.writes.extend(writes);
         (version, layer.writes)
     }
 }
 
-fn answer_all(tickets: Vec<Ticket>, finished: &Finished, outbox: &mut Outbox) {
-    for ticket in tickets {
-        outbox.answer(ticket, Answer::Finished(finished.clone()));
+fn answer_all(whose: Vec<Who>, finished: &Finished, outbox: &mut Outbox) {
+    for who in whose {
+        outbox.answer(who, Answer::Finished(finished.clone()));
     }
 }

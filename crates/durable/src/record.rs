@@ -84,6 +84,11 @@ pub(crate) fn encode_key(namespace: &str, name: &str) -> Bytes {
     bytes.freeze()
 }
 
+/// Whether a record's key is a state record's.
+pub(crate) fn is_state(key: &[u8]) -> bool {
+    key.first() == Some(&KIND_STATE)
+}
+
 /// The name in a state record's key.
 pub fn decode_name(key: &[u8]) -> Result<&str, Error> {
     let rest = key.strip_prefix(&[KIND_STATE]).ok_or(Error::Key)?;

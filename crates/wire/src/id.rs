@@ -21,6 +21,36 @@ impl CallId {
         Uuid::from_slice(bytes).ok().map(Self)
     }
 
+    /// The partition that a durable call is at home in, and always was: its last byte.
+    pub fn home(self) -> u8 {
+        self.0.as_bytes()[15]
+    }
+
+    /// The same call id at home elsewhere. Ids of one node differ before their last byte.
+    #[must_use]
+    pub fn at(self, partition: u8) -> Self {
+        let mut bytes = *self.0.as_bytes();
+        bytes[15] = partition;
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The least id of a call that was made at this wall time (milliseconds since 1970), or later.
+    pub fn first_of(wall_ms: u64) -> Self {
+        Self::new(wall_ms, [0; 10])
+    }
+
+    /// When it was made, by the wall clock of who made it, in milliseconds since 1970.
+    pub fn made_ms(self) -> u64 {
+        let mut wide = [0; 8];
+        wide[2..].copy_from_slice(&self.0.as_bytes()[..6]);
+        u64::from_be_bytes(wide)
+    }
+
+    /// Its bytes, which sort as the ids do.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
     /// For the wire.
     pub fn to_wire(self) -> Bytes {
         Bytes::copy_from_slice(self.0.as_bytes())
@@ -130,6 +160,8 @@ mod tests {
         assert_eq!(early.to_string().parse::<CallId>().unwrap(), early);
         assert_eq!(CallId::from_wire(&late.to_wire()), Some(late));
         assert_eq!(CallId::from_wire(b"short"), None);
+        assert_eq!((late.made_ms(), late.at(9).home()), (1_001, 9));
+        assert!(CallId::first_of(1_001) <= late && early < CallId::first_of(1_001));
     }
 
     #[test]

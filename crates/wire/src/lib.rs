@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`v1`] | the worker protocol, generated from `proto/bourse/v1/worker.proto` |
 //! | [`keeper`] | the daemon's protocol with its keeper, from `keeper.proto` |
+//! | [`record`] | what a store holds of durable calls, from `record.proto` |
 //! | [`header`] | header frames: bounded decoding and encoding |
 //! | [`id`] | call ids and the other names of things |
 //! | [`value`] | CBOR and JSON, and the way between them |
 //! | [`arguments`] | a call's arguments: positional and named |
 //! | [`failure`] | the typed errors that a caller can see |
 //! | [`time`] | the two clocks, as numbers, and durations as text |
+//! | [`options`] | options of functions that have a shape of their own |
 //! | [`nearest`] | names that were perhaps meant |
 //!
 //! Pure: nothing here does I/O, reads a clock or draws entropy. Bytes from outside never panic; they decode
@@ -20,6 +22,7 @@ pub mod failure;
 pub mod header;
 pub mod id;
 pub mod nearest;
+pub mod options;
 pub mod time;
 pub mod value;
 
@@ -35,6 +38,15 @@ pub mod keeper {
     #[expect(missing_docs, reason = "generated; documented in the .proto")]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/bourse.keeper.v1.rs"));
+    }
+}
+
+/// Records of durable calls (`proto/bourse/v1/record.proto`).
+pub mod record {
+    /// Version 1.
+    #[expect(missing_docs, clippy::all, reason = "generated; documented in the .proto")]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/bourse.record.v1.rs"));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::batch::{PartitionId, ReadError, Seq};
 use crate::home::Home;
 use crate::layer::newest;
 use crate::message::{Answer, LayerId, Origin, Refusal, StorePage, StoreRequest, Ticket};
-use crate::outbox::Asked;
+use crate::outbox::{Asked, Who};
 use crate::overlay::rests_on;
 use crate::reads::{Log, Moment, Tick};
 use crate::record::{self, Record};
@@ -62,11 +62,11 @@ impl Durable {
         };
         let guarded = match entered {
             Ok(at_home) => at_home,
-            Err(refusal) => return self.outbox.answer(ticket, Answer::Refused(refusal)),
+            Err(refusal) => return self.outbox.answer(Who::Node(ticket), Answer::Refused(refusal)),
         };
         let layer = self.layers.find_mut(origin.layer).expect("a layer that was entered is open");
         if layer.reads.len() + layer.readings.len() >= self.limits.reads_per_layer_max {
-            return self.outbox.answer(ticket, Answer::Refused(Refusal::TooManyReads));
+            return self.outbox.answer(Who::Node(ticket), Answer::Refused(Refusal::TooManyReads));
         }
         self.readings_made += 1;
         let id = ReadingId(self.readings_made);
@@ -258,6 +258,6 @@ impl Durable {
         let reading = self.readings.remove(&id).expect("a read that is answered is known");
         let layer = self.layers.find_mut(reading.layer).expect("a read is of an open layer");
         layer.readings.remove(&id);
-        self.outbox.answer(reading.ticket, answer);
+        self.outbox.answer(Who::Node(reading.ticket), answer);
     }
 }

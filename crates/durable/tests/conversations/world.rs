@@ -187,7 +187,7 @@ impl World {
 
     pub(crate) fn finish(&mut self, n: u64) -> Ticket {
         let ticket = self.ticket();
-        if let Finish::Now(finished) = self.durable.finish(layer(n), ticket) {
+        if let Finish::Now(finished) = self.durable.finish(layer(n), Vec::new(), ticket) {
             self.answers.insert(ticket, Answer::Finished(finished));
         }
         self.pump();

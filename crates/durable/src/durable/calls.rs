@@ -1,0 +1,259 @@
+//! What the node asks for durable calls. See [`crate::work`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as record;
+use bourse_wire::record::v1::outgoing::What;
+use bourse_wire::time::{Mono, Now};
+
+use super::Durable;
+use super::jobs::{Job, Then, Told};
+use crate::layer::Layer;
+use crate::message::{Answer, Finish, Finished, LayerId, Ticket};
+use crate::outbox::Who;
+use crate::work::{LaneView, NewCall, Next, Piece, Recovery, Seen, Taken, key};
+
+impl Durable {
+    /// Finds what an earlier life has left. Until that is done no call is given out. To be called once, first.
+    pub fn recover(&mut self, now: Now) {
+        assert!(matches!(self.work.recovery, Recovery::Waits), "recovery begins once");
+        self.tell_time(now);
+        self.begin_recovery();
+    }
+
+    /// Accepts a call. Answered by [`Answer::Accepted`] once it is in the store, or by [`Answer::Finished`] with the
+    /// reason why not. A call whose idempotency key another one has is answered with that one's id.
+    pub fn accept(&mut self, now: Now, new: NewCall, ticket: Ticket) {
+        self.tell_time(now);
+        if new.record.idempotency_key.is_empty() {
+            self.commit_accept(new, None, ticket);
+            return;
+        }
+        let (module, function) = new.record.function.rsplit_once('.').unwrap_or_default();
+        let unique = key::unique(module, function, &new.record.idempotency_key);
+        if let Some(waiting) = self.work.keys.get_mut(&unique) {
+            waiting.push_back((new, ticket));
+            return;
+        }
+        self.work.keys.insert(unique.clone(), VecDeque::from([(new, ticket)]));
+        self.look_up(unique);
+    }
+
+    /// The lanes that have calls to give out.
+    pub fn ready(&self) -> impl Iterator<Item = &str> {
+        let begun = matches!(self.work.recovery, Recovery::Lanes { .. } | Recovery::Done);
+        self.work
+            .lanes
+            .iter()
+            .filter(move |(_, lane)| begun && lane.head().is_some())
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// The oldest call of a lane that is ready, to be run now. It is to be settled or put back.
+    pub fn take(&mut self, lane: &str) -> Option<Taken> {
+        let node = self.node.0;
+        let (call, entry) = self.work.lanes.get_mut(lane)?.take()?;
+        let redelivered = entry.record.incarnation != node || entry.tries > 0;
+        entry.tries += 1;
+        let taken = Taken { call, attempt: entry.tries, redelivered, record: entry.record.clone() };
+        self.refill(lane);
+        Some(taken)
+    }
+
+    /// The attempt has another number now: it was begun anew.
+    pub fn renumber(&mut self, lane: &str, call: CallId, attempt: u32) {
+        if let Some(entry) = self.work.lanes.get_mut(lane).and_then(|lane| lane.taken_mut(call)) {
+            entry.tries = attempt;
+        }
+    }
+
+    /// An attempt of a taken call is over: what it changed and emitted, and what becomes of the call, are one commit.
+    /// As [`Self::finish`] otherwise. After [`Finished::Done`] and [`Finished::Unknown`] the call is no longer taken: it has
+    /// what became of it, or will be found out and given out anew if need be. Else it is still taken.
+    pub fn settle(
+        &mut self,
+        now: Now,
+        layer: LayerId,
+        call: CallId,
+        next: Next,
+        emitted: Vec<NewCall>,
+        ticket: Ticket,
+    ) -> Finish {
+        self.tell_time(now);
+        let layer = self.end(layer);
+        if layer.as_ref().is_some_and(|layer| layer.gone) {
+            return Finish::Now(Finished::Lost);
+        }
+        assert!(layer.as_ref().is_none_or(|l| l.below.is_none()), "a durable call has no ancestors");
+        self.commit_settle(layer, call, next, emitted, Told::Finished(ticket))
+    }
+
+    /// A taken call is not run now: it waits again.
+    pub fn put_back(&mut self, now: Now, lane: &str, call: CallId, pause: Duration) {
+        self.tell_time(now);
+        let due = (!pause.is_zero()).then(|| now.mono + pause);
+        if let Some(lane) = self.work.lanes.get_mut(lane) {
+            lane.put_back(call, due);
+        }
+    }
+
+    /// How a call stands. Answered by [`Answer::Seen`].
+    pub fn look(&mut self, call: CallId, ticket: Ticket) {
+        self.find(call, Then::Look, ticket);
+    }
+
+    /// Ends a call that waits. Answered by [`Answer::Seen`] with how it stands then: one that is being run goes on, and
+    /// the node has to end it by itself.
+    pub fn cancel(&mut self, now: Now, call: CallId, ended: record::Ended, ticket: Ticket) {
+        self.tell_time(now);
+        self.find(call, Then::Cancel(Box::new(ended)), ticket);
+    }
+
+    /// Gives a dead letter another chance, from its first attempt. Answered by [`Answer::Seen`]: live, if it was one.
+    pub fn replay(&mut self, now: Now, call: CallId, ticket: Ticket) {
+        self.tell_time(now);
+        self.find(call, Then::Replay, ticket);
+    }
+
+    /// Forgets a dead letter. Answered by [`Answer::Seen`] with what it was: dead, if it was one.
+    pub fn purge(&mut self, now: Now, call: CallId, ticket: Ticket) {
+        self.tell_time(now);
+        self.find(call, Then::Purge, ticket);
+    }
+
+    /// The lanes, as they are now.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneView<'_>> {
+        self.work.lanes.iter().map(|(name, lane)| {
+            let (ready, later, running) = lane.counts();
+            LaneView { lane: name, ready, later, running, more: lane.has_more() }
+        })
+    }
+
+    /// Whether all that an earlier life has left is known.
+    pub fn is_recovered(&self) -> bool {
+        matches!(self.work.recovery, Recovery::Done)
+    }
+
+    /// Nothing of an accepted call is on its way to the store, or from one partition to another.
+    pub fn is_quiet(&self) -> bool {
+        self.work.jobs.is_empty() && self.work.again.is_empty() && self.work.unsure.is_empty()
+    }
+
+    pub(super) fn tell_time(&mut self, now: Now) {
+        self.work.now = now.mono;
+        self.work.wall = now.wall;
+    }
+
+    /// One commit: the layer, the call's own record, and what was emitted.
+    pub(super) fn commit_settle(
+        &mut self,
+        layer: Option<Layer>,
+        call: CallId,
+        next: Next,
+        emitted: Vec<NewCall>,
+        told: Told,
+    ) -> Finish {
+        let home = key::home(call);
+        let lane = self.work.find(call).map(|(lane, ..)| lane.to_owned()).expect("what is settled is taken");
+        let mut layer = layer.unwrap_or_else(|| Layer::bare(home));
+        let mut pieces = Vec::new();
+        match &next {
+            Next::Again { record, .. } => {
+                assert_eq!(layer.partition, home, "an attempt that failed changes nothing");
+                layer.set(key::live(&lane, call), Some(encode(&**record)));
+            }
+            Next::Ended(ended) => pieces.push(Piece { call, what: What::End((**ended).clone()) }),
+        }
+        let accepts = layer
+            .emits
+            .drain(..)
+            .chain(emitted)
+            .map(|new| Piece { call: new.call, what: What::Accept(new.record) });
+        pieces.extend(accepts.collect::<Vec<_>>());
+        let job = |at, pieces| Job::Settle { lane, call, next, at, pieces, told };
+        self.commit_pieces(layer, pieces, job)
+    }
+
+    /// One commit of a layer and of what was emitted, where the caller is not a durable call.
+    pub(super) fn commit_emits(
+        &mut self,
+        layer: Option<Layer>,
+        emitted: Vec<NewCall>,
+        ticket: Ticket,
+    ) -> Finish {
+        let first = emitted.first().map(|new| new.call);
+        let mut layer = match (layer, first) {
+            (Some(layer), _) => layer,
+            (None, Some(first)) => Layer::bare(key::home(first)),
+            (None, None) => return Finish::Now(Finished::Done),
+        };
+        let all: Vec<NewCall> = layer.emits.drain(..).chain(emitted).collect();
+        if all.is_empty() {
+            return self.finish_root(layer, Who::Node(ticket));
+        }
+        let pieces =
+            all.into_iter().map(|new| Piece { call: new.call, what: What::Accept(new.record) }).collect();
+        self.commit_pieces(layer, pieces, |at, pieces| Job::Emit { pieces, at, ticket })
+    }
+
+    /// Writes what each piece of work takes, here or as an outgoing record, and commits.
+    fn commit_pieces(
+        &mut self,
+        mut layer: Layer,
+        pieces: Vec<Piece>,
+        job: impl FnOnce(crate::batch::PartitionId, Vec<Piece>) -> Job,
+    ) -> Finish {
+        let at = layer.partition;
+        for piece in &pieces {
+            if key::home(piece.call) == at {
+                piece
+                    .rows(self.lane_of_piece(piece))
+                    .into_iter()
+                    .for_each(|(key, value)| layer.set(key, value));
+            } else {
+                let outgoing = record::Outgoing { what: Some(piece.what.clone()) };
+                layer.set(key::outgoing(key::home(piece.call), piece.call), Some(encode(&outgoing)));
+            }
+        }
+        if let Err(refusal) = layer.fits() {
+            return Finish::Now(Finished::Refused(refusal));
+        }
+        let job = self.work.job(job(at, pieces));
+        match self.finish_root(layer, Who::Job(job)) {
+            Finish::Later => Finish::Later,
+            now => {
+                self.work.jobs.remove(&job);
+                now
+            }
+        }
+    }
+
+    pub(super) fn lane_of_piece(&self, piece: &Piece) -> String {
+        match &piece.what {
+            What::Accept(call) => crate::work::lane_of(call).to_owned(),
+            What::End(ended) => {
+                ended.function.rsplit_once('.').map(|(module, _)| module.to_owned()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Answers the node with how a call stands.
+    pub(super) fn answer_seen(&mut self, ticket: Ticket, seen: Seen) {
+        self.outbox.answer(Who::Node(ticket), Answer::Seen(Box::new(seen)));
+    }
+}
+
+pub(super) fn encode(message: &impl prost::Message) -> bytes::Bytes {
+    bourse_wire::header::encode(message)
+}
+
+/// How long a call may wait for its next attempt, whatever the clocks say.
+pub(super) const PAUSE_MOST: Duration = Duration::from_secs(24 * 3600);
+
+impl Durable {
+    pub(super) fn due(&self, record: &record::Call) -> Option<Mono> {
+        self.work.due(record.due_ms, PAUSE_MOST)
+    }
+}

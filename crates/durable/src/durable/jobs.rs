@@ -1,0 +1,422 @@
+//! What the wishes of [`calls`](super::calls) take, step by step: each job waits for one answer, and is followed by
+//! the next one.
+//!
+//! ```text
+//! accept      (look the idempotency key up) -> commit -> answer, and the call is in its lane
+//! settle      commit -> answer -> carry what is for other partitions over -> clear it here
+//! refill      read a page of a lane
+//! find        read the records that a call may have, one after the other
+//! recover     read outgoing records -> carry them over; then find lanes and ended calls
+//! doubt       commit something, which tells that all before is decided -> read outgoing records -> look for the call
+//! sweep       read ended calls and idempotency keys -> delete those that are kept no longer
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as stored;
+use bourse_wire::record::v1::outgoing::What;
+use bourse_wire::time::Now;
+use bytes::Bytes;
+
+mod accept;
+mod carry;
+mod find;
+mod lanes;
+mod recover;
+mod sweep;
+
+use self::sweep::SWEEP_MIN;
+use super::Durable;
+use super::calls::encode;
+use crate::batch::{PartitionId, ReadError};
+use crate::layer::Layer;
+use crate::message::{Answer, Finish, Finished, StoreAnswer, StorePage, StoreRequest, Ticket};
+use crate::outbox::{Asked, Who};
+use crate::partition::Partition;
+use crate::record;
+use crate::work::{JobId, NewCall, Next, Piece, Seen, key};
+
+/// Rows of one page.
+const PAGE_ROWS: usize = 256;
+/// Bytes of one page.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Before what has failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Work that waits for an answer.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// The idempotency key of an accept is read.
+    LookUp { unique: Bytes },
+    /// A call is written.
+    Accept { new: NewCall, unique: Option<Bytes>, ticket: Ticket },
+    /// What becomes of a call is written, at its home or elsewhere.
+    Settle { lane: String, call: CallId, next: Next, at: PartitionId, pieces: Vec<Piece>, told: Told },
+    /// What a call emitted that is not durable itself is written, with what it changed.
+    Emit { pieces: Vec<Piece>, at: PartitionId, ticket: Ticket },
+    /// A piece of work is done at its partition.
+    Carry { piece: Piece, from: PartitionId, cause: Cause },
+    /// Its outgoing record is deleted.
+    Clear { call: CallId, to: PartitionId, from: PartitionId, cause: Cause },
+    /// A page of a lane is read.
+    Page { lane: String },
+    /// A record that a call may have is read.
+    Find { call: CallId, reading: Bytes, left: VecDeque<Bytes>, then: Then, ticket: Ticket },
+    /// The same, for work that may have been done before.
+    Check { piece: Piece, from: PartitionId, left: VecDeque<Bytes>, cause: Cause },
+    /// A dead letter is made a call again.
+    Revive { lane: String, call: CallId, record: stored::Call, ticket: Ticket },
+    /// A dead letter is deleted.
+    Purge { call: CallId, ended: Box<stored::Ended>, ticket: Ticket },
+    /// Outgoing records are read.
+    ReadOutgoing { partition: PartitionId, after: Bytes, cause: Cause },
+    /// The next lane of a partition is found.
+    FindLane { partition: PartitionId, after: String },
+    /// The oldest ended call of a partition is found.
+    FindEnded { partition: PartitionId },
+    /// Something is written, to know that all before is decided.
+    Probe { partition: PartitionId },
+    /// Ended calls are read, to delete the oldest.
+    SweepEnded { left: Vec<PartitionId>, partition: PartitionId },
+    /// Idempotency keys are read, to delete the oldest.
+    SweepKeys { left: Vec<PartitionId>, partition: PartitionId, after: Bytes },
+    /// They are deleted; `next` follows.
+    Swept { next: Option<Box<Job>> },
+}
+
+/// Who is told of a settlement, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told {
+    /// As of a finish.
+    Finished(Ticket),
+    /// As of a look.
+    Seen(Ticket),
+}
+
+/// What is to be done with a call that was found.
+#[derive(Clone, Debug)]
+pub(crate) enum Then {
+    Look,
+    Cancel(Box<stored::Ended>),
+    Replay,
+    Purge,
+}
+
+/// Why outgoing records are carried over: who waits until that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// They have just been written. Nobody.
+    Fresh,
+    /// The node has started.
+    Recovery,
+    /// It is not known whether a batch of this partition landed.
+    Doubt(PartitionId),
+}
+
+impl Durable {
+    /// Goes on with the jobs that have been answered.
+    pub(super) fn pump_jobs(&mut self) -> bool {
+        let Some((id, answer)) = self.outbox.poll_job() else { return false };
+        let Some(job) = self.work.jobs.remove(&id) else { panic!("an answer is to a job that waits for it") };
+        let Answer::Finished(finished) = answer else {
+            panic!("a commit is answered with what became of it")
+        };
+        self.on_committed(job, finished);
+        true
+    }
+
+    /// The store has answered a read or scan of a job.
+    pub(super) fn on_looked(&mut self, id: JobId, answer: StoreAnswer) {
+        let job = self.work.jobs.remove(&id).expect("an answer is to a job that waits for it");
+        match answer {
+            StoreAnswer::Read(read) => self.on_row(id, job, read.and_then(value)),
+            StoreAnswer::Scanned(page) => self.on_page(id, job, page.and_then(values)),
+            StoreAnswer::Committed(_) | StoreAnswer::Owner(_) => panic!("the driver answers what was asked"),
+        }
+        self.work.look_ends(id);
+    }
+
+    pub(super) fn handle_work_timeout(&mut self, now: Now) {
+        self.tell_time(now);
+        while let Some((&(at, _), _)) = self.work.again.first_key_value()
+            && at <= now.mono
+            && let Some((_, job)) = self.work.again.pop_first()
+        {
+            self.begin(job);
+        }
+        self.work.lanes.values_mut().for_each(|lane| lane.handle_timeout(now.mono));
+        self.refill_all();
+        if self.work.sweep_at.is_some_and(|at| at <= now.mono) {
+            self.sweep();
+        }
+    }
+
+    pub(super) fn poll_work_timeout(&self) -> Option<bourse_wire::time::Mono> {
+        let again = self.work.again.keys().next().map(|(at, _)| *at);
+        let lanes = self.work.lanes.values().filter_map(|lane| lane.poll_timeout()).min();
+        [again, lanes, self.work.sweep_at].into_iter().flatten().min()
+    }
+
+    /// Begins a job, or begins it anew.
+    fn begin(&mut self, job: Job) {
+        match job {
+            Job::Carry { piece, from, cause } | Job::Check { piece, from, cause, .. } => {
+                self.check(piece, from, cause);
+            }
+            Job::Clear { call, to, from, cause } => self.clear(call, to, from, cause),
+            Job::ReadOutgoing { partition, after, cause } => self.read_outgoing(partition, after, cause),
+            Job::FindLane { partition, after } => self.find_lane(partition, after),
+            Job::FindEnded { partition } => self.find_ended(partition),
+            Job::Probe { partition } => self.probe(partition),
+            Job::SweepEnded { left, partition } => self.sweep_ended(left, partition),
+            Job::SweepKeys { left, partition, after } => self.sweep_keys(left, partition, after),
+            Job::Swept { next } => next.into_iter().for_each(|next| self.begin(*next)),
+            once => unreachable!("{once:?} is not tried again by itself"),
+        }
+    }
+
+    fn commit_job(&mut self, layer: Layer, job: Job) {
+        let id = self.work.job(job);
+        if let Finish::Now(finished) = self.finish_root(layer, Who::Job(id)) {
+            self.outbox.answer(Who::Job(id), Answer::Finished(finished));
+        }
+    }
+
+    fn read_page(&mut self, partition: PartitionId, (start, end): key::Between, rows_max: usize, job: Job) {
+        let id = self.work.look(job);
+        let request = StoreRequest::Scan { partition, start, end, rows_max, bytes_max: PAGE_BYTES };
+        self.outbox.ask(Asked::Job(id), request);
+    }
+
+    fn read_row(&mut self, partition: PartitionId, key: Bytes, job: Job) {
+        let id = self.work.look(job);
+        self.outbox.ask(Asked::Job(id), StoreRequest::Read { partition, key });
+    }
+
+    // ------------------------------------------------------------ what becomes of commits
+
+    fn on_committed(&mut self, job: Job, finished: Finished) {
+        let done = finished == Finished::Done;
+        match job {
+            Job::Accept { new, unique, ticket } => self.on_accept(new, unique, ticket, finished),
+            Job::Settle { lane, call, next, at, pieces, told } => {
+                self.on_settled(lane, call, next, at, pieces, &finished);
+                self.tell(told, call, finished);
+            }
+            Job::Emit { pieces, at, ticket } => {
+                if done {
+                    self.spread(pieces, at);
+                }
+                self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
+            }
+            Job::Carry { piece, from, cause } if done => {
+                let (call, to) = (piece.call, key::home(piece.call));
+                self.arrived(piece);
+                self.clear(call, to, from, cause);
+            }
+            Job::Clear { call, to, from, cause } if done => {
+                self.work.carried.remove(&(from, to, call));
+                self.carried(cause);
+            }
+            Job::Revive { lane, call, ticket, record } => {
+                self.work.busy.remove(&call);
+                if done {
+                    self.work.lane(&lane).look_from(call);
+                    self.refill(&lane);
+                    self.answer_seen(
+                        ticket,
+                        Seen::Live { record: Box::new(record), running: false, due: None },
+                    );
+                } else {
+                    self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
+                }
+            }
+            Job::Purge { call, ended, ticket } => {
+                self.work.busy.remove(&call);
+                match done {
+                    true => self.answer_seen(ticket, Seen::Ended(ended)),
+                    false => self.outbox.answer(Who::Node(ticket), Answer::Finished(finished)),
+                }
+            }
+            Job::Probe { partition } if done => {
+                self.open(Cause::Doubt(partition));
+                self.read_outgoing(partition, Bytes::new(), Cause::Doubt(partition));
+            }
+            Job::Swept { next } if done => next.into_iter().for_each(|next| self.begin(*next)),
+            failed @ (Job::Carry { .. } | Job::Clear { .. } | Job::Probe { .. } | Job::Swept { .. }) => {
+                self.work.job_again(AGAIN, failed);
+            }
+            other => unreachable!("{other:?} commits nothing"),
+        }
+    }
+
+    fn on_accept(&mut self, new: NewCall, unique: Option<Bytes>, ticket: Ticket, finished: Finished) {
+        let call = new.call;
+        match finished {
+            Finished::Done => {
+                self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
+                let lane = new.lane().to_owned();
+                self.work.lane(&lane).add(call, new.record);
+                self.refill(&lane);
+            }
+            not => {
+                if let Finished::Unknown(_) = not {
+                    self.begin_doubt(key::home(call), new.lane().to_owned(), call);
+                }
+                self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
+                if let Some(unique) = unique {
+                    // Who waits for the same key tries for itself.
+                    self.key_is_free(unique);
+                }
+                return;
+            }
+        }
+        if let Some(unique) = unique {
+            self.key_is(unique, call);
+        }
+    }
+
+    fn on_settled(
+        &mut self,
+        lane: String,
+        call: CallId,
+        next: Next,
+        at: PartitionId,
+        pieces: Vec<Piece>,
+        finished: &Finished,
+    ) {
+        match finished {
+            Finished::Done => {
+                match next {
+                    Next::Again { record, due } => {
+                        let lane = self.work.lane(&lane);
+                        if let Some(entry) = lane.taken_mut(call) {
+                            entry.record = *record;
+                        }
+                        lane.put_back(call, Some(due));
+                    }
+                    Next::Ended(ended) => {
+                        if let Some(entry) = self.work.lane(&lane).taken_mut(call) {
+                            entry.ended = Some(ended);
+                        }
+                    }
+                }
+                self.spread(pieces, at);
+            }
+            Finished::Unknown(_) => self.begin_doubt(at, lane, call),
+            _ => {}
+        }
+    }
+
+    /// A commit with pieces of work has landed: those that are at home there are done, the others are carried over.
+    fn spread(&mut self, pieces: Vec<Piece>, at: PartitionId) {
+        for piece in pieces {
+            if key::home(piece.call) == at {
+                self.arrived(piece)
+            } else {
+                self.carry(piece, at, Cause::Fresh)
+            }
+        }
+    }
+
+    /// A piece of work is done: memory follows.
+    fn arrived(&mut self, piece: Piece) {
+        let lane = self.lane_of_piece(&piece);
+        match piece.what {
+            What::Accept(record) => self.work.lane(&lane).add(piece.call, record),
+            What::End(ended) => {
+                self.work.leaves(piece.call);
+                self.work.lane(&lane).remove_taken(piece.call);
+                if ended.status() != stored::ended::Status::Dead {
+                    self.work.note_ended(piece.call, self.limits.ended_kept);
+                }
+            }
+        }
+        self.refill(&lane);
+    }
+
+    fn tell(&mut self, told: Told, call: CallId, finished: Finished) {
+        match (told, finished) {
+            (Told::Finished(ticket), finished) => {
+                self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
+            }
+            (Told::Seen(ticket), Finished::Done) => self.find(call, Then::Look, ticket),
+            (Told::Seen(ticket), finished) => {
+                if !matches!(finished, Finished::Unknown(_)) {
+                    let lane = self.work.find(call).map(|(lane, ..)| lane.to_owned());
+                    if let Some(lane) = lane {
+                        self.work.lane(&lane).put_back(call, None);
+                    }
+                }
+                self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ what the store says
+
+    fn on_row(&mut self, id: JobId, job: Job, row: Result<Option<Bytes>, ReadError>) {
+        match job {
+            Job::LookUp { unique } => self.on_key(unique, row),
+            Job::Find { call, reading, left, then, ticket } => {
+                self.on_found(id, (call, reading, left), then, ticket, row);
+            }
+            Job::Check { piece, from, left, cause } => match row {
+                Err(_) => self.work.job_again(AGAIN, Job::Check { piece, from, left, cause }),
+                Ok(None) => self.check_next(piece, from, left, cause),
+                // It has arrived before.
+                Ok(Some(_)) => self.clear(piece.call, key::home(piece.call), from, cause),
+            },
+            other => unreachable!("{other:?} reads no record"),
+        }
+    }
+
+    fn on_page(&mut self, id: JobId, job: Job, page: Result<StorePage, ReadError>) {
+        match (job, page) {
+            (Job::Page { lane }, page) => self.on_lane_page(id, lane, page),
+            (job, Err(_)) => self.work.job_again(AGAIN, job),
+            (Job::ReadOutgoing { partition, cause, .. }, Ok(page)) => {
+                self.on_outgoing(partition, cause, &page)
+            }
+            (Job::FindLane { partition, .. }, Ok(page)) => self.on_lane(partition, &page),
+            (Job::FindEnded { .. }, Ok(page)) => {
+                if let Some(call) = page.rows.first().and_then(|(key, _)| key::parse_ended(key)) {
+                    self.work.ended.insert(key::home(call), call);
+                    self.work.sweep_at.get_or_insert(self.work.now + SWEEP_MIN);
+                }
+                self.recover_more(true);
+            }
+            (Job::SweepEnded { left, partition }, Ok(page)) => self.on_sweep_ended(left, partition, &page),
+            (Job::SweepKeys { left, partition, .. }, Ok(page)) => self.on_sweep_keys(left, partition, &page),
+            (other, Ok(_)) => unreachable!("{other:?} reads no page"),
+        }
+    }
+
+    pub(super) fn finish_root(&mut self, layer: Layer, who: Who) -> Finish {
+        let id = layer.partition;
+        let new = || Partition::new(self.node, id, &self.limits);
+        let partition = self.partitions.entry(id).or_insert_with(new);
+        partition.finish(layer, who, &mut self.tick, &self.limits, &mut self.outbox)
+    }
+}
+
+/// The least id above this one, at the same home.
+fn next_id(call: CallId) -> Option<CallId> {
+    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(1)?;
+    CallId::from_wire(&next.to_be_bytes())
+}
+
+/// A stored value without its header.
+fn value(stored: Option<Bytes>) -> Result<Option<Bytes>, ReadError> {
+    let decoded = stored.as_ref().map(record::decode).transpose();
+    decoded.map(|record| record.map(|record| record.value)).map_err(|corrupt| ReadError(corrupt.to_string()))
+}
+
+fn values(page: StorePage) -> Result<StorePage, ReadError> {
+    let StorePage { rows, more } = page;
+    let rows: Result<Vec<_>, ReadError> =
+        rows.into_iter().map(|(key, stored)| Ok((key, value(Some(stored))?.unwrap_or_default()))).collect();
+    Ok(StorePage { rows: rows?, more })
+}

@@ -1,0 +1,157 @@
+//! Work for other partitions: it is carried over, then its outgoing record is deleted. And doubt, which ends with that.
+
+use std::collections::VecDeque;
+
+use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as stored;
+use bourse_wire::record::v1::outgoing::What;
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{AGAIN, Cause, Durable, Job, PAGE_ROWS, encode};
+use crate::batch::PartitionId;
+use crate::layer::Layer;
+use crate::message::StorePage;
+use crate::work::{Piece, Recovery, key};
+
+impl Durable {
+    pub(super) fn carry(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
+        self.work.carried.insert((from, key::home(piece.call), piece.call));
+        let mut layer = Layer::bare(key::home(piece.call));
+        piece.rows(self.lane_of_piece(&piece)).into_iter().for_each(|(key, value)| layer.set(key, value));
+        self.commit_job(layer, Job::Carry { piece, from, cause });
+    }
+
+    /// Carries a piece over that may have been carried over before. Ending a call twice does no harm; accepting it
+    /// twice would.
+    pub(super) fn check(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
+        self.work.carried.insert((from, key::home(piece.call), piece.call));
+        match piece.what {
+            What::End(_) => self.carry(piece, from, cause),
+            What::Accept(_) => {
+                let mut left = self.records_of(piece.call);
+                left.push_front(key::live(&self.lane_of_piece(&piece), piece.call));
+                self.check_next(piece, from, left, cause);
+            }
+        }
+    }
+
+    pub(super) fn check_next(
+        &mut self,
+        piece: Piece,
+        from: PartitionId,
+        mut left: VecDeque<Bytes>,
+        cause: Cause,
+    ) {
+        let in_memory = self.work.find(piece.call).is_some();
+        let to = key::home(piece.call);
+        match left.pop_front() {
+            _ if in_memory => self.clear(piece.call, to, from, cause),
+            None => self.carry(piece, from, cause),
+            Some(key) => self.read_row(to, key, Job::Check { piece, from, left, cause }),
+        }
+    }
+
+    pub(super) fn clear(&mut self, call: CallId, to: PartitionId, from: PartitionId, cause: Cause) {
+        let mut layer = Layer::bare(from);
+        layer.set(key::outgoing(to, call), None);
+        self.commit_job(layer, Job::Clear { call, to, from, cause });
+    }
+
+    /// A piece has been carried over, or a page of them read: who waits for it goes on.
+    pub(super) fn carried(&mut self, cause: Cause) {
+        match cause {
+            Cause::Fresh => {}
+            Cause::Recovery => self.recover_more(true),
+            Cause::Doubt(partition) => {
+                let open = self.work.doubts_open.get_mut(&partition).expect("a doubt counts what is open");
+                *open -= 1;
+                if *open == 0 {
+                    self.work.doubts_open.remove(&partition);
+                    self.end_doubt(partition);
+                }
+            }
+        }
+    }
+
+    pub(super) fn open(&mut self, cause: Cause) {
+        match cause {
+            Cause::Fresh => {}
+            Cause::Recovery => {
+                if let Recovery::Outgoing { open, .. } = &mut self.work.recovery {
+                    *open += 1;
+                }
+            }
+            Cause::Doubt(partition) => *self.work.doubts_open.entry(partition).or_default() += 1,
+        }
+    }
+
+    pub(super) fn read_outgoing(&mut self, partition: PartitionId, after: Bytes, cause: Cause) {
+        let between = key::all_outgoing(&after);
+        self.read_page(partition, between, PAGE_ROWS, Job::ReadOutgoing { partition, after, cause });
+    }
+
+    pub(super) fn on_outgoing(&mut self, partition: PartitionId, cause: Cause, page: &StorePage) {
+        let mut on_its_way = false;
+        for (key, value) in &page.rows {
+            let parsed = key::parse_outgoing(key);
+            let outgoing = stored::Outgoing::decode(value.clone()).ok().and_then(|outgoing| outgoing.what);
+            let (Some((to, call)), Some(what)) = (parsed, outgoing) else { continue };
+            if self.work.carried.contains(&(partition, to, call)) {
+                on_its_way = true;
+                continue;
+            }
+            self.open(cause);
+            self.check(Piece { call, what }, partition, cause);
+        }
+        match page.rows.last() {
+            // Somebody else carries it: whoever waits for that looks until it is done.
+            _ if on_its_way => {
+                self.work.job_again(AGAIN, Job::ReadOutgoing { partition, after: Bytes::new(), cause });
+            }
+            Some((last, _)) if page.more => self.read_outgoing(partition, last.clone(), cause),
+            _ => self.carried(cause),
+        }
+    }
+
+    pub(in crate::durable) fn begin_doubt(&mut self, at: PartitionId, lane: String, call: CallId) {
+        let new = !self.work.unsure.contains_key(&at);
+        self.work.unsure.entry(at).or_default().insert((lane, call));
+        if new {
+            self.probe(at);
+        }
+    }
+
+    /// A batch that lands tells that no earlier one is still on its way.
+    pub(super) fn probe(&mut self, partition: PartitionId) {
+        let mut layer = Layer::bare(partition);
+        layer.set(key::probe(), None);
+        self.commit_job(layer, Job::Probe { partition });
+    }
+
+    /// What the partition had for others has been carried over: the store says how each call stands.
+    pub(super) fn end_doubt(&mut self, partition: PartitionId) {
+        for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
+            self.work.leaves(call);
+            self.work.lane(&lane).remove_taken(call);
+            self.work.lane(&lane).look_from(call);
+            self.refill(&lane);
+        }
+    }
+}
+
+impl Piece {
+    /// What it changes at the call's home.
+    pub(in crate::durable) fn rows(&self, lane: String) -> Vec<(Bytes, Option<Bytes>)> {
+        match &self.what {
+            What::Accept(record) => vec![(key::live(&lane, self.call), Some(encode(record)))],
+            What::End(ended) => {
+                let key = match ended.status() {
+                    stored::ended::Status::Dead => key::dead(self.call),
+                    _ => key::ended(self.call),
+                };
+                vec![(key::live(&lane, self.call), None), (key, Some(encode(ended)))]
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Finding a call, in memory or in the store, and doing something with it.
+
+use std::collections::VecDeque;
+
+use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as stored;
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{Durable, Job, JobId, Then, Told, encode};
+use crate::batch::ReadError;
+use crate::layer::Layer;
+use crate::message::{Answer, Finish, Ticket};
+use crate::outbox::Who;
+use crate::record;
+use crate::work::{Next, Seen, key, lane_of};
+
+impl Durable {
+    pub(in crate::durable) fn find(&mut self, call: CallId, then: Then, ticket: Ticket) {
+        if let Some(seen) = self.seen_in_memory(call) {
+            return self.found(call, seen, then, ticket);
+        }
+        let left = self.records_of(call);
+        self.find_next(call, left, then, ticket);
+    }
+
+    /// The keys under which a call may be, in the order in which it moves from one to the next.
+    pub(super) fn records_of(&self, call: CallId) -> VecDeque<Bytes> {
+        let live = self.work.lanes.keys().map(|lane| key::live(lane, call));
+        live.chain([key::ended(call), key::dead(call)]).collect()
+    }
+
+    pub(super) fn find_next(&mut self, call: CallId, mut left: VecDeque<Bytes>, then: Then, ticket: Ticket) {
+        match left.pop_front() {
+            None => self.found(call, Seen::Nothing, then, ticket),
+            Some(key) => {
+                let job = Job::Find { call, reading: key.clone(), left, then, ticket };
+                self.read_row(key::home(call), key, job);
+            }
+        }
+    }
+
+    pub(super) fn on_found(
+        &mut self,
+        id: JobId,
+        (call, reading, left): (CallId, Bytes, VecDeque<Bytes>),
+        then: Then,
+        ticket: Ticket,
+        row: Result<Option<Bytes>, ReadError>,
+    ) {
+        if self.work.has_left_since(call, id) || self.seen_in_memory(call).is_some() {
+            return self.find(call, then, ticket);
+        }
+        let bytes = match row {
+            Err(ReadError(text)) => return self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(text)),
+            Ok(None) => return self.find_next(call, left, then, ticket),
+            Ok(Some(bytes)) => bytes,
+        };
+        let seen = if key::parse_live(&reading).is_some() {
+            stored::Call::decode(bytes).map(|record| {
+                let due = self.due(&record);
+                Seen::Live { record: Box::new(record), running: false, due }
+            })
+        } else {
+            stored::Ended::decode(bytes).map(|ended| Seen::Ended(Box::new(ended)))
+        };
+        match seen {
+            Ok(seen) => self.found(call, seen, then, ticket),
+            Err(_) => self.outbox.answer(Who::Node(ticket), Answer::Corrupt(record::Error::Short(0))),
+        }
+    }
+
+    pub(super) fn seen_in_memory(&self, call: CallId) -> Option<Seen> {
+        let (_, entry, running, due) = self.work.find(call)?;
+        Some(match &entry.ended {
+            Some(ended) => Seen::Ended(ended.clone()),
+            None => Seen::Live { record: Box::new(entry.record.clone()), running, due },
+        })
+    }
+
+    pub(super) fn found(&mut self, call: CallId, seen: Seen, then: Then, ticket: Ticket) {
+        let is_dead = |ended: &stored::Ended| ended.status() == stored::ended::Status::Dead;
+        match (then, seen) {
+            (Then::Cancel(ended), Seen::Live { record, running: false, .. }) => {
+                let lane = lane_of(&record).to_owned();
+                if !self.work.lane(&lane).seize(call) {
+                    self.work.lane(&lane).seize_new(call, (*record).clone());
+                }
+                let ended = stored::Ended {
+                    function: record.function,
+                    accepted_ms: record.accepted_ms,
+                    attempts: record.attempts,
+                    idempotency_key: record.idempotency_key,
+                    ..*ended
+                };
+                let told = Told::Seen(ticket);
+                if let Finish::Now(finished) =
+                    self.commit_settle(None, call, Next::Ended(Box::new(ended)), Vec::new(), told)
+                {
+                    self.tell(told, call, finished);
+                }
+            }
+            (Then::Replay, Seen::Ended(ended)) if is_dead(&ended) && self.work.busy.insert(call) => {
+                let Some(record) = ended.call.clone() else {
+                    self.work.busy.remove(&call);
+                    return self.answer_seen(ticket, Seen::Ended(ended));
+                };
+                let record = stored::Call { failures: 0, due_ms: 0, incarnation: self.node.0, ..record };
+                let lane = lane_of(&record).to_owned();
+                let mut layer = Layer::bare(key::home(call));
+                layer.set(key::dead(call), None);
+                layer.set(key::live(&lane, call), Some(encode(&record)));
+                self.commit_job(layer, Job::Revive { lane, call, record, ticket });
+            }
+            (Then::Purge, Seen::Ended(ended)) if is_dead(&ended) && self.work.busy.insert(call) => {
+                let mut layer = Layer::bare(key::home(call));
+                layer.set(key::dead(call), None);
+                self.commit_job(layer, Job::Purge { call, ended, ticket });
+            }
+            (_, seen) => self.answer_seen(ticket, seen),
+        }
+    }
+}

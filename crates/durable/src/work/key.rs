@@ -1,0 +1,146 @@
+//! Keys of the records of durable calls; `proto/bourse/v1/record.proto` lists them and what they hold.
+
+use bourse_wire::id::CallId;
+use bytes::{Bytes, BytesMut};
+
+use crate::batch::PartitionId;
+
+const LIVE: u8 = b'c';
+const ENDED: u8 = b't';
+const DEAD: u8 = b'd';
+const UNIQUE: u8 = b'u';
+const OUTGOING: u8 = b'o';
+const ID_BYTES: usize = 16;
+
+/// A range of keys, the end excluded.
+pub(crate) type Between = (Bytes, Bytes);
+
+/// The partition that a call is at home in.
+pub(crate) fn home(call: CallId) -> PartitionId {
+    PartitionId(call.home())
+}
+
+/// A call that has not ended.
+pub(crate) fn live(lane: &str, call: CallId) -> Bytes {
+    joined(&[&[LIVE], lane.as_bytes(), &[0], call.as_bytes()])
+}
+
+/// A call that is done or cancelled.
+pub(crate) fn ended(call: CallId) -> Bytes {
+    joined(&[&[ENDED], call.as_bytes()])
+}
+
+/// A dead letter.
+pub(crate) fn dead(call: CallId) -> Bytes {
+    joined(&[&[DEAD], call.as_bytes()])
+}
+
+/// An idempotency key of a function.
+pub(crate) fn unique(module: &str, function: &str, key: &str) -> Bytes {
+    joined(&[&[UNIQUE], module.as_bytes(), &[0], function.as_bytes(), &[0], key.as_bytes()])
+}
+
+/// A record that is never there: deleting it changes nothing.
+pub(crate) fn probe() -> Bytes {
+    Bytes::from_static(b"p")
+}
+
+/// Where the calls with this idempotency key are at home.
+pub(crate) fn unique_home(module: &str, function: &str, key: &str) -> u8 {
+    blake3::hash(&unique(module, function, key)).as_bytes()[0]
+}
+
+/// Work for another partition that concerns a call.
+pub(crate) fn outgoing(to: PartitionId, call: CallId) -> Bytes {
+    joined(&[&[OUTGOING, to.0], call.as_bytes()])
+}
+
+/// The calls of a lane, from one on.
+pub(crate) fn lane_from(lane: &str, call: CallId) -> Between {
+    (live(lane, call), joined(&[&[LIVE], lane.as_bytes(), &[1]]))
+}
+
+/// What lies beyond a lane: the next lanes. An empty lane is before the first.
+pub(crate) fn lanes_after(lane: &str) -> Between {
+    let start = if lane.is_empty() { joined(&[&[LIVE]]) } else { joined(&[&[LIVE], lane.as_bytes(), &[1]]) };
+    (start, joined(&[&[LIVE + 1]]))
+}
+
+/// The ended calls that were made before `call`.
+pub(crate) fn ended_before(call: CallId) -> Between {
+    (joined(&[&[ENDED]]), ended(call))
+}
+
+/// All ended calls.
+pub(crate) fn all_ended() -> Between {
+    (joined(&[&[ENDED]]), joined(&[&[ENDED + 1]]))
+}
+
+/// All idempotency keys after one.
+pub(crate) fn all_unique(after: &Bytes) -> Between {
+    let start = if after.is_empty() { joined(&[&[UNIQUE]]) } else { joined(&[after, &[0]]) };
+    (start, joined(&[&[UNIQUE + 1]]))
+}
+
+/// All work for other partitions, after one.
+pub(crate) fn all_outgoing(after: &Bytes) -> Between {
+    let start = if after.is_empty() { joined(&[&[OUTGOING]]) } else { joined(&[after, &[0]]) };
+    (start, joined(&[&[OUTGOING + 1]]))
+}
+
+/// The lane and id in a live call's key.
+pub(crate) fn parse_live(key: &[u8]) -> Option<(&str, CallId)> {
+    let rest = key.strip_prefix(&[LIVE])?;
+    let (lane, id) = rest.split_at_checked(rest.len().checked_sub(ID_BYTES)?)?;
+    let lane = std::str::from_utf8(lane.strip_suffix(&[0])?).ok()?;
+    Some((lane, CallId::from_wire(id)?))
+}
+
+/// The id in an ended call's key.
+pub(crate) fn parse_ended(key: &[u8]) -> Option<CallId> {
+    CallId::from_wire(key.strip_prefix(&[ENDED])?)
+}
+
+/// Where the work is to be done, and for which call.
+pub(crate) fn parse_outgoing(key: &[u8]) -> Option<(PartitionId, CallId)> {
+    let (to, id) = key.strip_prefix(&[OUTGOING])?.split_first()?;
+    Some((PartitionId(*to), CallId::from_wire(id)?))
+}
+
+fn joined(parts: &[&[u8]]) -> Bytes {
+    let mut key = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        // Golden: a change of these loses sight of everything that is stored.
+        let call = CallId::new(1, [2; 10]).at(7);
+        let id = [0, 0, 0, 0, 0, 1, 0x72, 2, 0x82, 2, 2, 2, 2, 2, 2, 7];
+        assert_eq!(&live("shop", call)[..], [b"cshop\0", &id[..]].concat());
+        assert_eq!(&ended(call)[..], [b"t", &id[..]].concat());
+        assert_eq!(&dead(call)[..], [b"d", &id[..]].concat());
+        assert_eq!(&unique("shop", "pay", "k")[..], b"ushop\0pay\0k");
+        assert_eq!(&outgoing(PartitionId(9), call)[..], [b"o\x09", &id[..]].concat());
+        assert_eq!(parse_live(&live("shop", call)), Some(("shop", call)));
+        assert_eq!(parse_ended(&ended(call)), Some(call));
+        assert_eq!(parse_outgoing(&outgoing(PartitionId(9), call)), Some((PartitionId(9), call)));
+        assert_eq!((parse_live(b"cshop\0"), parse_live(b"c"), parse_outgoing(b"o")), (None, None, None));
+    }
+
+    #[test]
+    fn a_lane_holds_its_own_calls_only() {
+        let call = |ms| CallId::new(ms, [0; 10]);
+        let (start, end) = lane_from("a", call(5));
+        let within = |key: Bytes| start <= key && key < end;
+        assert!(within(live("a", call(5))) && within(live("a", call(u64::from(u32::MAX)))));
+        assert!(!within(live("a", call(4))) && !within(live("ab", call(9))) && !within(live("b", call(9))));
+        let (next, _) = lanes_after("a");
+        assert!(live("a", call(9)) < next && next < live("ab", call(0)));
+    }
+}

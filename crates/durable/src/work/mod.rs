@@ -1,0 +1,264 @@
+//! Durable calls: accepted once, run until they end, and ended once.
+//!
+//! ```text
+//! node -> durable: accept, take, settle, put_back       durable -> node: Answer::Accepted, Answer::Finished
+//! node -> durable: look, cancel, replay, purge          durable -> node: Answer::Seen
+//! ```
+//!
+//! A call's home is the partition that its id names. Its record changes there, in one batch with the state that an
+//! attempt has written, if that is at home in the same partition. If it is not, the batch at the state's home carries
+//! an *outgoing* record with what is to be done at the call's home; it is carried over, and deleted then. What it does
+//! there may be done twice without harm. Before any call is run after a start, all outgoing records are carried over:
+//! so an attempt that has committed anywhere is never followed by another.
+//!
+//! An accepted call is in the store before anybody is told. Nothing is stored when an attempt starts: a call that was
+//! accepted in another life of the node counts as redelivered.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`key`] | keys of the records |
+//! | [`lane`] | the calls of one module in memory, and where there are more |
+//! | [`retry`] | what follows from a failed attempt |
+//! | `durable/calls.rs` | what the node asks for |
+//! | `durable/jobs.rs` | what that takes, step by step |
+
+pub(crate) mod key;
+pub(crate) mod lane;
+pub mod retry;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as record;
+use bourse_wire::time::{Mono, Wall};
+use bytes::Bytes;
+
+use crate::batch::PartitionId;
+use crate::durable::jobs::Job;
+use crate::message::Ticket;
+
+pub use lane::{LATER_MAX, READY_BYTES_MAX, READY_MAX};
+
+/// Names a job of the crate's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct JobId(pub(crate) u64);
+
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// A durable call that is to be accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewCall {
+    /// Its id, which names its home. With an idempotency key that has to be [`NewCall::home_of_key`].
+    pub call: CallId,
+    /// The rest. Its idempotency key, unless empty, is one of the function's.
+    pub record: record::Call,
+}
+
+impl NewCall {
+    /// Where calls with this idempotency key have to be at home.
+    pub fn home_of_key(module: &str, function: &str, key: &str) -> u8 {
+        key::unique_home(module, function, key)
+    }
+
+    pub(crate) fn lane(&self) -> &str {
+        lane_of(&self.record)
+    }
+}
+
+/// A call to be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// Which.
+    pub call: CallId,
+    /// The number of this attempt.
+    pub attempt: u32,
+    /// An earlier attempt may have run.
+    pub redelivered: bool,
+    /// The rest.
+    pub record: record::Call,
+}
+
+/// What becomes of a call after an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Another attempt, not before `due`.
+    Again {
+        /// The call as it is now. Its `due_ms` is the same time by the wall clock, for after a restart.
+        record: Box<record::Call>,
+        /// Until then it waits.
+        due: Mono,
+    },
+    /// It has ended.
+    Ended(Box<record::Ended>),
+}
+
+/// How a call stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// There is no such call, or none any more.
+    Nothing,
+    /// It has not ended.
+    Live {
+        /// As it is stored.
+        record: Box<record::Call>,
+        /// An attempt is on its way.
+        running: bool,
+        /// When the next attempt is due, if that is not now.
+        due: Option<Mono>,
+    },
+    /// It has ended.
+    Ended(Box<record::Ended>),
+}
+
+/// A lane, to be shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneView<'a> {
+    /// The module.
+    pub lane: &'a str,
+    /// In memory, ready to be run.
+    pub ready: usize,
+    /// In memory, waiting for another attempt.
+    pub later: usize,
+    /// Being run.
+    pub running: usize,
+    /// There are more in the store.
+    pub more: bool,
+}
+
+/// Work for a partition that is to be done there once.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Piece {
+    pub(crate) call: CallId,
+    pub(crate) what: record::outgoing::What,
+}
+
+/// All durable calls of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    pub(crate) lanes: BTreeMap<String, lane::Lane>,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    jobs_made: u64,
+    /// Calls that have left memory while something is being read, and the last job made by then: what earlier jobs read of
+    /// them may no longer be so.
+    left: BTreeMap<CallId, JobId>,
+    /// Reads on their way.
+    looking: BTreeSet<JobId>,
+    /// Idempotency keys that are being looked up or written, and who waits for it.
+    pub(crate) keys: BTreeMap<Bytes, VecDeque<(NewCall, Ticket)>>,
+    /// Partitions to recover, and whether their outgoing records still are to be read.
+    pub(crate) recovery: Recovery,
+    /// Jobs to be tried again, each at its time.
+    pub(crate) again: BTreeMap<(Mono, JobId), Job>,
+    /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned.
+    pub(crate) unsure: BTreeMap<PartitionId, BTreeSet<(String, CallId)>>,
+    /// Outgoing records that are being carried over: from where, to where, of which call.
+    pub(crate) carried: BTreeSet<(PartitionId, PartitionId, CallId)>,
+    /// What still has to be carried over before a doubt is over.
+    pub(crate) doubts_open: BTreeMap<PartitionId, usize>,
+    /// Dead letters that are being replayed or purged.
+    pub(crate) busy: BTreeSet<CallId>,
+    /// A lower bound on the ended calls of each partition that has some.
+    pub(crate) ended: BTreeMap<PartitionId, CallId>,
+    pub(crate) sweep_at: Option<Mono>,
+    /// Idempotency keys that were written while the sweep goes on.
+    pub(crate) sweeping: Option<BTreeSet<Bytes>>,
+    /// The time, as it was last told.
+    pub(crate) now: Mono,
+    pub(crate) wall: Wall,
+}
+
+/// How far recovery has come.
+#[derive(Debug, Default)]
+pub(crate) enum Recovery {
+    /// Not begun.
+    #[default]
+    Waits,
+    /// Outgoing records are being carried over: partitions to be read, and those being read or carried.
+    Outgoing { left: Vec<PartitionId>, open: usize },
+    /// Lanes are being found.
+    Lanes { left: Vec<PartitionId>, open: usize },
+    /// Over.
+    Done,
+}
+
+/// So many calls that have left are remembered before those are forgotten that no read needs any more.
+const LEFT_TRIMMED: usize = 1024;
+
+/// The module of a call.
+pub(crate) fn lane_of(record: &record::Call) -> &str {
+    record.function.rsplit_once('.').map_or("", |(module, _)| module)
+}
+
+impl Work {
+    pub(crate) fn job(&mut self, job: Job) -> JobId {
+        self.jobs_made += 1;
+        let id = JobId(self.jobs_made);
+        self.jobs.insert(id, job);
+        id
+    }
+
+    /// Does a job over, later.
+    pub(crate) fn job_again(&mut self, after: Duration, job: Job) {
+        self.jobs_made += 1;
+        self.again.insert((self.now + after, JobId(self.jobs_made)), job);
+    }
+
+    pub(crate) fn lane(&mut self, name: &str) -> &mut lane::Lane {
+        if !self.lanes.contains_key(name) {
+            self.lanes.insert(name.to_owned(), lane::Lane::default());
+        }
+        self.lanes.get_mut(name).expect("it was just put there")
+    }
+
+    /// A job that reads.
+    pub(crate) fn look(&mut self, job: Job) -> JobId {
+        let id = self.job(job);
+        self.looking.insert(id);
+        id
+    }
+
+    /// It is over, and what it said has been dealt with.
+    pub(crate) fn look_ends(&mut self, id: JobId) {
+        self.looking.remove(&id);
+        match self.looking.first() {
+            Some(&oldest) if self.left.len() > LEFT_TRIMMED => self.left.retain(|_, last| *last >= oldest),
+            Some(_) => {}
+            None => self.left.clear(),
+        }
+    }
+
+    /// A call is no longer in memory.
+    pub(crate) fn leaves(&mut self, call: CallId) {
+        if !self.looking.is_empty() {
+            self.left.insert(call, JobId(self.jobs_made));
+        }
+    }
+
+    /// Whether a call has left memory since this job began to read.
+    pub(crate) fn has_left_since(&self, call: CallId, job: JobId) -> bool {
+        self.left.get(&call).is_some_and(|last| *last >= job)
+    }
+
+    /// A call in memory.
+    pub(crate) fn find(&self, call: CallId) -> Option<(&str, &lane::Entry, bool, Option<Mono>)> {
+        self.lanes.iter().find_map(|(name, lane)| {
+            lane.find(call).map(|(entry, running, due)| (name.as_str(), entry, running, due))
+        })
+    }
+
+    /// Something has ended in this partition.
+    pub(crate) fn note_ended(&mut self, call: CallId, kept: Duration) {
+        let oldest = self.ended.entry(key::home(call)).or_insert(call);
+        *oldest = call.min(*oldest);
+        let at = self.now + kept;
+        self.sweep_at = Some(self.sweep_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// A wall clock time as a monotonic one: `None` if it is over. No clock that jumps makes it longer than `most`.
+    pub(crate) fn due(&self, due_ms: u64, most: Duration) -> Option<Mono> {
+        let left = Duration::from_millis(due_ms.saturating_sub(self.wall.0)).min(most);
+        (!left.is_zero()).then(|| self.now + left)
+    }
+}
