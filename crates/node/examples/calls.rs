@@ -87,6 +87,8 @@ impl Bench {
                     queue_wait: None,
                     traceparent: String::new(),
                     context: BTreeMap::new(),
+                    mode: Default::default(),
+                    idempotency_key: String::new(),
                 };
                 self.input(Input::Call { origin: Origin::Gateway(Ticket(self.ticket)), call });
                 open += 1;

@@ -16,7 +16,7 @@ use bourse_durable::LayerId;
 use bourse_wire::failure::Code;
 use bourse_wire::id::{Attempt, CallId};
 use bourse_wire::nearest::nearest;
-use bourse_wire::time::{DURATION_MAX, Now};
+use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase, Place};
@@ -29,6 +29,7 @@ use crate::{Answer, Node};
 struct Parent {
     ancestors: Vec<LayerId>,
     root: CallId,
+    place: CallId,
     depth: u32,
     remaining: Duration,
     traceparent: String,
@@ -55,7 +56,8 @@ impl Node {
         ancestors.extend_from_slice(&caller.ancestors);
         let parent = Parent {
             ancestors,
-            root: caller.place.root,
+            root: caller.root,
+            place: caller.place.root,
             depth: caller.depth + 1,
             remaining: caller.deadline.since(now.mono),
             traceparent: caller.traceparent.clone(),
@@ -75,6 +77,10 @@ impl Node {
         parent: Option<Parent>,
     ) -> Option<CallId> {
         match self.admit(&call, parent.as_ref()) {
+            Ok(()) if parent.is_none() && self.is_durable(&call) => {
+                self.accept_durable(now, origin, call);
+                None
+            }
             Ok(()) => Some(self.enqueue(now, origin, call, parent)),
             Err(failure) => {
                 let function = call.function;
@@ -103,28 +109,13 @@ impl Node {
             return Err(Code::Timeout.because("the call's deadline is in the past"));
         }
         let config = self.config.of(name.module());
-        if module.queue.len() >= config.queue_max {
+        if module.queue.len() >= config.queue_max && (parent.is_some() || !self.is_durable(call)) {
             return Err(Code::QueueFull
                 .because(format!("{} calls of {} are waiting", module.queue.len(), name.module()))
                 .hint("try again later, or raise `queue` of the module in bourse.toml")
                 .retry_after(Duration::from_secs(1)));
         }
-        if call.payload.len() > self.config.payload_bytes_max {
-            return Err(Code::TooLarge.because(format!(
-                "the arguments have {} bytes, at most {} are allowed",
-                call.payload.len(),
-                self.config.payload_bytes_max
-            )));
-        }
-        let inherited =
-            parent.iter().flat_map(|p| &p.context).filter(|(k, _)| !call.context.contains_key(*k));
-        let context: usize = call.context.iter().chain(inherited).map(|(k, v)| k.len() + v.len()).sum();
-        if context > self.config.context_bytes_max {
-            return Err(Code::TooLarge.because(format!(
-                "the pass-through context has {context} bytes, at most {} are allowed",
-                self.config.context_bytes_max
-            )));
-        }
+        self.check_size(call, parent.map(|p| &p.context))?;
         match parent {
             Some(p) if p.depth > self.config.depth_max => Err(Code::DepthExceeded
                 .because(format!(
@@ -137,6 +128,40 @@ impl Node {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a durable call that a function makes can be taken.
+    pub(crate) fn admit_emitted(&self, call: &NewCall, by: CallId) -> Result<(), v1::Failure> {
+        let (name, caller) = (&call.function, &self.calls[&by]);
+        match self.modules.get(name.module()).filter(|m| !m.removed) {
+            None => return Err(self.no_such_module(name.module())),
+            Some(module) if module.is_loading() => {}
+            Some(_) => self.check_function(name, &call.version)?,
+        }
+        self.check_size(call, Some(&caller.context))
+    }
+
+    fn check_size(
+        &self,
+        call: &NewCall,
+        inherited: Option<&BTreeMap<String, String>>,
+    ) -> Result<(), v1::Failure> {
+        if call.payload.len() > self.config.payload_bytes_max {
+            return Err(Code::TooLarge.because(format!(
+                "the arguments have {} bytes, at most {} are allowed",
+                call.payload.len(),
+                self.config.payload_bytes_max
+            )));
+        }
+        let inherited = inherited.into_iter().flatten().filter(|(k, _)| !call.context.contains_key(*k));
+        let context: usize = call.context.iter().chain(inherited).map(|(k, v)| k.len() + v.len()).sum();
+        if context > self.config.context_bytes_max {
+            return Err(Code::TooLarge.because(format!(
+                "the pass-through context has {context} bytes, at most {} are allowed",
+                self.config.context_bytes_max
+            )));
+        }
+        Ok(())
     }
 
     /// Whether what serves now has the function, in a version that fits.
@@ -178,6 +203,14 @@ impl Node {
         }
     }
 
+    /// A function as it serves now.
+    pub(crate) fn function_of(
+        &self,
+        name: &bourse_wire::id::FunctionName,
+    ) -> Option<&crate::module::Function> {
+        self.modules.get(name.module()).and_then(|m| m.function(name.function()))
+    }
+
     fn no_such_module(&self, name: &str) -> v1::Failure {
         if !self.ready {
             return Code::Starting
@@ -198,16 +231,16 @@ impl Node {
         let id = self.entropy.call_id(now.wall);
         let name = new.function;
         let config = self.config.of(name.module());
-        let function = self.modules.get(name.module()).and_then(|m| m.function(name.function()));
+        let function = self.function_of(&name);
         let timeout = new.timeout.or(function.and_then(|f| f.timeout)).unwrap_or(config.timeout);
         let queue_wait = new.queue_wait.or(function.and_then(|f| f.queue_wait)).unwrap_or(config.queue_wait);
         let timeout = parent.as_ref().map_or(timeout, |p| timeout.min(p.remaining));
         let deadline = now.mono + timeout.min(DURATION_MAX);
         let order = self.next_order;
         self.next_order += 1;
-        let (ancestors, root, depth, inherited) = match parent {
-            Some(p) => (p.ancestors, p.root, p.depth, Some((p.traceparent, p.context))),
-            None => (Vec::new(), id, 0, None),
+        let (ancestors, root, place, depth, inherited) = match parent {
+            Some(p) => (p.ancestors, p.root, p.place, p.depth, Some((p.traceparent, p.context))),
+            None => (Vec::new(), id, id, 0, None),
         };
         let (traceparent, mut context) = inherited.unwrap_or_default();
         context.extend(new.context);
@@ -227,7 +260,11 @@ impl Node {
             queue_wait,
             queue_until: now.mono + queue_wait,
             estimate: Duration::ZERO,
-            place: Place { root, depth: Reverse(depth), order },
+            place: Place { root: place, depth: Reverse(depth), order },
+            root,
+            durable: None,
+            emitted: Vec::new(),
+            emitted_bytes: 0,
             depth,
             ancestors,
             traceparent: if new.traceparent.is_empty() { traceparent } else { new.traceparent },
@@ -254,6 +291,9 @@ impl Node {
         let call = &self.calls[&id];
         let (name, version) = (&call.function, &call.version);
         let module = self.modules.get(name.module());
+        if call.is_work() && (self.draining || module.is_none_or(|m| m.removed)) {
+            return self.put_back_work(now, id, Duration::ZERO);
+        }
         let there = match module {
             Some(m) if m.removed => Err(self.no_such_module(name.module())),
             Some(m) if m.is_loading() => Ok(()),
@@ -278,14 +318,19 @@ impl Node {
     }
 
     /// Puts a call into its module's queue, at its place.
-    fn queue(&mut self, id: CallId) {
+    pub(crate) fn queue(&mut self, id: CallId) {
         let call = self.calls.get_mut(&id).expect("a call that is queued exists");
         call.phase = Phase::Queued;
+        let work = call.is_work();
+        if work {
+            call.deadline = Mono::MAX;
+        }
         self.timers.set_earliest(Timer::Call(id), call.due());
         let module = call.function.module().to_owned();
         let place = call.place;
         let entry = self.modules.get_mut(&module).expect("a call is accepted for a module that is known");
         entry.queue.insert(place, id);
+        entry.work_queued += usize::from(work);
         self.backlog.insert(module);
     }
 
@@ -295,6 +340,7 @@ impl Node {
         let module = call.function.module();
         let entry = self.modules.get_mut(module).expect("a module stays as long as calls of it are queued");
         let was = entry.queue.remove(&call.place);
+        entry.work_queued -= usize::from(call.is_work());
         assert_eq!(was, Some(id), "a queued call stands at its place");
         if entry.queue.is_empty() {
             self.backlog.remove(module);

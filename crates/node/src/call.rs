@@ -1,11 +1,14 @@
 //! A call between its acceptance and its answer.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bourse_durable::LayerId;
+use bourse_durable::work::NewCall;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
-use bourse_wire::time::Mono;
+use bourse_wire::record::v1 as record;
+use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bytes::Bytes;
 
 use crate::message::{Origin, ProcessId, Success};
@@ -52,9 +55,24 @@ pub(crate) struct Call {
     pub ancestors: Vec<LayerId>,
     pub traceparent: String,
     pub context: BTreeMap<String, String>,
+    /// What tells its tree of calls from others.
+    pub root: CallId,
+    /// Of a durable call: how long this attempt may run, and what a result is recorded with.
+    pub durable: Option<Durable>,
+    /// Durable calls that this attempt has made: they are accepted together with what it changes.
+    pub emitted: Vec<NewCall>,
+    pub emitted_bytes: usize,
     pub phase: Phase,
     /// Requests of this attempt that are not answered yet.
     pub children: BTreeMap<u64, CallId>,
+}
+
+/// What is particular about an attempt of a durable call.
+pub(crate) struct Durable {
+    /// From when it is handed to an instance; `None`: as long as it wants.
+    pub timeout: Option<Duration>,
+    /// As it is stored.
+    pub record: Box<record::Call>,
 }
 
 #[derive(Debug)]
@@ -70,6 +88,53 @@ pub(crate) enum Phase {
 }
 
 impl Call {
+    /// An attempt of a durable call: it has its time from when it is handed to an instance, and waits for that as long
+    /// as it takes.
+    pub(crate) fn durable(
+        (id, place, order): (CallId, CallId, u64),
+        function: FunctionName,
+        attempt: u32,
+        redelivered: bool,
+        timeout: Option<Duration>,
+        record: Box<record::Call>,
+        now: Now,
+    ) -> Self {
+        Self {
+            id,
+            origin: Some(Origin::Work(id)),
+            version: record.version.clone(),
+            payload: record.arguments.clone(),
+            attempt: Attempt(attempt),
+            conflicts: 0,
+            redelivered,
+            lost: false,
+            accepted: now.mono,
+            started: None,
+            deadline: now.mono + DURATION_MAX,
+            left: None,
+            queue_wait: DURATION_MAX,
+            queue_until: now.mono + DURATION_MAX,
+            estimate: Duration::ZERO,
+            place: Place { root: place, depth: Reverse(0), order },
+            depth: record.depth,
+            ancestors: Vec::new(),
+            traceparent: record.traceparent.clone(),
+            context: record.context.clone(),
+            root: id,
+            durable: Some(Durable { timeout, record }),
+            emitted: Vec::new(),
+            emitted_bytes: 0,
+            phase: Phase::Queued,
+            children: BTreeMap::new(),
+            function,
+        }
+    }
+
+    /// It is an attempt of a durable call.
+    pub(crate) fn is_work(&self) -> bool {
+        self.durable.is_some()
+    }
+
     pub(crate) fn layer(&self) -> LayerId {
         LayerId { call: self.id, attempt: self.attempt }
     }

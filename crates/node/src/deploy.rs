@@ -266,6 +266,12 @@ impl Node {
         module.incoming = None;
         let waiting: Vec<_> = module.queue.values().copied().filter(|_| attached.is_none()).collect();
         for id in waiting {
+            if self.calls[&id].is_work() {
+                // They wait in the store until it is back.
+                self.unqueue(id);
+                self.put_back_work(now, id, std::time::Duration::ZERO);
+                continue;
+            }
             let failure =
                 Code::NotFound.because(format!("the module {name} was removed while the call waited"));
             self.abort(now, id, failure);

@@ -479,6 +479,11 @@ impl Node {
     pub(crate) fn on_drain(&mut self, now: Now) {
         self.draining = true;
         self.timers.set(Timer::Drain, now.mono + self.config.drain);
+        let waiting: Vec<_> = self.modules.values().flat_map(|m| m.queue.values().copied()).collect();
+        for id in waiting.into_iter().filter(|id| self.calls[id].is_work()).collect::<Vec<_>>() {
+            self.unqueue(id);
+            self.put_back_work(now, id, std::time::Duration::ZERO);
+        }
         self.drain_idle(now);
     }
 

@@ -69,6 +69,11 @@ pub struct InstanceView {
 }
 
 impl Node {
+    /// The lanes of durable calls.
+    pub fn lanes(&self) -> impl Iterator<Item = bourse_durable::work::LaneView<'_>> {
+        self.durable.lanes()
+    }
+
     /// The node as a whole.
     pub fn status(&self) -> Status {
         Status {

@@ -6,7 +6,7 @@
 //! entropy (the seed is an argument) and never waits; the same inputs give the same outputs.
 //!
 //! ```text
-//! gateway  -> node: Call, Cancel                     node -> gateway: Reply
+//! gateway  -> node: Call, Cancel, Ask                node -> gateway: Reply, Told
 //! worker   -> node: hello result call wait …         node -> worker:  welcome invoke reply …  (Frame, Send)
 //! keeper   -> node: Exited, Loaded                   node -> keeper:  Start, Fork, Signal
 //! scanner  -> node: Deploy                           node -> scanner: Published, Rejected
@@ -23,6 +23,7 @@
 //! | `deploy` | revisions: loading, switching over, draining |
 //! | `peers` | who is at the other end of a connection, and what it may say |
 //! | `state` | the way between functions and the partitions |
+//! | `work` | durable calls: accepted, drawn, tried again, ended |
 //!
 //! What a stranger sends can be refused, never reach an assertion. [`Node::check_invariants`] states what must
 //! hold between any two inputs.
@@ -44,6 +45,7 @@ mod peers;
 mod routing;
 mod state;
 mod timers;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -56,8 +58,8 @@ pub use config::{Config, ModuleConfig};
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
 pub use message::{
-    Answer, Event, Found, Input, Kind, Level, NewCall, Origin, Output, PeerId, ProcessId, Report, RevisionId,
-    Success, Ticket,
+    Answer, Ask, Event, Found, Input, Kind, Level, Mode, NewCall, Origin, Output, PeerId, ProcessId, Report,
+    RevisionId, Success, Ticket,
 };
 
 use call::Call;
@@ -90,6 +92,12 @@ pub struct Node {
     durable: Durable,
     /// Who waits for which answer of the partitions.
     asked: BTreeMap<u64, state::Asked>,
+    /// Who waits for the end of a durable call.
+    watchers: BTreeMap<CallId, Vec<work::Watcher>>,
+    /// The same, by whom.
+    watched: BTreeMap<Origin, CallId>,
+    /// Counts the durable calls that have no home of their own.
+    intake: u64,
     timers: Timers,
     outputs: VecDeque<Output>,
     draining: bool,
@@ -123,6 +131,9 @@ impl Node {
             resumable: VecDeque::new(),
             slots_taken: 0,
             asked: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            intake: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
             draining: false,
@@ -141,6 +152,7 @@ impl Node {
         match input {
             Input::Call { origin, call } => self.on_call(now, origin, call),
             Input::Cancel { origin } => self.on_cancel(now, origin),
+            Input::Ask { ticket, call, ask } => self.on_ask(now, ticket, call, ask),
             Input::Frame { peer, message, payload } => self.on_frame(now, peer, message, payload),
             Input::PeerGone { peer } => self.on_peer_gone(now, peer),
             Input::Exited { process, exit } => self.on_exited(now, process, exit),
@@ -148,6 +160,7 @@ impl Node {
             Input::Deploy { modules } => self.on_deploy(now, modules),
             Input::Store { token, answer } => self.durable.store_answer(now, token, answer),
             Input::Configure { config } => self.config = *config,
+            Input::Recover => self.durable.recover(now),
             Input::Drain => self.on_drain(now),
         }
         self.settle(now);
@@ -162,6 +175,7 @@ impl Node {
                 Timer::Instance(process) => self.on_instance_due(now, process),
                 Timer::Scale(module) => self.on_scale_due(now, &module),
                 Timer::Template(process) => self.on_template_due(now, process),
+                Timer::Caller(origin) => self.on_caller_due(origin),
                 Timer::Drain => self.on_drain_due(now),
             }
         }
@@ -184,6 +198,7 @@ impl Node {
     /// Carries on until nothing more follows from what has happened.
     fn settle(&mut self, now: Now) {
         self.pump_durable(now);
+        self.draw_work(now);
         self.route(now);
         self.finish_drain(now);
         if cfg!(debug_assertions) {

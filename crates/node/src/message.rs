@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bourse_durable as durable;
+use bourse_durable::work::Seen;
 use bourse_wire::id::{CallId, FunctionName};
 use bourse_wire::v1;
 use bytes::Bytes;
@@ -36,6 +37,33 @@ pub enum Origin {
     Peer(PeerId, u64),
     /// A running function, by its request number.
     Instance(ProcessId, u64),
+    /// Nobody waits: the call is durable.
+    Work(CallId),
+}
+
+/// Whether the caller waits for the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Sync,
+    /// It wants to know that the call is accepted, which is then done whatever happens.
+    Async,
+}
+
+/// What is asked about a durable call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// How it stands.
+    Look,
+    /// How it ends. May be cancelled, as a call.
+    Await,
+    /// That it ends.
+    Cancel,
+    /// That a dead letter is tried again.
+    Replay,
+    /// That a dead letter is forgotten.
+    Purge,
 }
 
 /// A call that is not accepted yet. `None` stands for the function's or the node's default.
@@ -55,6 +83,10 @@ pub struct NewCall {
     pub traceparent: String,
     /// Pass-through context.
     pub context: BTreeMap<String, String>,
+    /// Whether the caller waits for the result.
+    pub mode: Mode,
+    /// A second asynchronous call of the function with this key is the first one. Empty: none.
+    pub idempotency_key: String,
 }
 
 /// What runs a module.
@@ -100,6 +132,15 @@ pub enum Input {
         origin: Origin,
         /// The call.
         call: NewCall,
+    },
+    /// About a durable call. Answered by [`Output::Told`].
+    Ask {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// Which call.
+        call: CallId,
+        /// What.
+        ask: Ask,
     },
     /// The caller no longer wants the answer, or is no longer there.
     Cancel {
@@ -151,6 +192,8 @@ pub enum Input {
         /// All of them.
         config: Box<Config>,
     },
+    /// Find the durable calls that an earlier life has left, and go on with them. To be sent once, first.
+    Recover,
     /// Take nothing new, finish what is there, stop.
     Drain,
 }
@@ -198,6 +241,13 @@ pub enum Output {
         ticket: Ticket,
         /// The answer.
         answer: Answer,
+    },
+    /// Answer the gateway about a durable call.
+    Told {
+        /// As in the question.
+        ticket: Ticket,
+        /// How it stands, or why that is not known.
+        told: Result<Box<Seen>, v1::Failure>,
     },
     /// Start a template for a revision; answered by [`Input::Loaded`], in the end by [`Input::Exited`].
     StartTemplate {
@@ -279,6 +329,39 @@ pub enum Event {
     CallRefused {
         /// What was called.
         function: FunctionName,
+        /// Why.
+        failure: v1::Failure,
+    },
+    /// A durable call is in the store.
+    Accepted {
+        /// Its id.
+        call: CallId,
+        /// What was called.
+        function: FunctionName,
+        /// It was not there before, under the same idempotency key.
+        first: bool,
+    },
+    /// An attempt of a durable call failed, and there will be another.
+    Retried {
+        /// Its id.
+        call: CallId,
+        /// What was called.
+        function: FunctionName,
+        /// Which attempt.
+        attempt: u32,
+        /// Why.
+        failure: v1::Failure,
+        /// How long until the next.
+        after: Duration,
+    },
+    /// A durable call has failed for good.
+    DeadLettered {
+        /// Its id.
+        call: CallId,
+        /// What was called.
+        function: FunctionName,
+        /// How many attempts there were.
+        attempt: u32,
         /// Why.
         failure: v1::Failure,
     },

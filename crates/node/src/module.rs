@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bourse_wire::failure::Code;
 use bourse_wire::id::CallId;
+use bourse_wire::options::Retry;
 use bourse_wire::time::Mono;
 use bourse_wire::v1;
 
@@ -20,6 +21,8 @@ pub(crate) struct Module {
     pub attached: Option<RevisionId>,
     pub revisions: BTreeMap<RevisionId, Revision>,
     pub queue: BTreeMap<Place, CallId>,
+    /// Durable calls among them.
+    pub work_queued: usize,
     /// Instances that wait for nested calls.
     pub blocked: usize,
     /// Why the last revision does not load, or the last instance did not start.
@@ -64,6 +67,8 @@ pub(crate) enum Loading {
 pub(crate) struct Function {
     pub timeout: Option<Duration>,
     pub queue_wait: Option<Duration>,
+    /// Its calls are durable, and this is how their failures are met.
+    pub retry: Option<Retry>,
     /// How long it runs, smoothed; `None` until it has been seen.
     pub run_time: Option<Duration>,
 }
@@ -76,6 +81,7 @@ impl Module {
             attached: None,
             revisions: BTreeMap::new(),
             queue: BTreeMap::new(),
+            work_queued: 0,
             blocked: 0,
             failure: None,
             pause: Pause::default(),
@@ -151,11 +157,19 @@ impl Revision {
         }
         let mut functions = BTreeMap::new();
         for f in &module.functions {
-            let mut function = Function { timeout: None, queue_wait: None, run_time: None };
+            let mut function = Function { timeout: None, queue_wait: None, retry: None, run_time: None };
             for (option, json) in &f.options {
                 let value = match option.as_str() {
                     "timeout" => &mut function.timeout,
                     "queue_wait" => &mut function.queue_wait,
+                    "retry" => {
+                        function.retry = Some(Retry::from_json(json).map_err(|why| {
+                            Code::ModuleFailed
+                                .because(format!("retry = {json} of function {}: {why}", f.name))
+                                .hint("write it as 5, or {\"attempts\": 5, \"pause\": \"1s\", \"pause_max\": \"1m\"}")
+                        })?);
+                        continue;
+                    }
                     _ => return Err(unknown_option(option, &format!("function {}", f.name))),
                 };
                 *value =
@@ -179,5 +193,5 @@ impl Revision {
 fn unknown_option(option: &str, of: &str) -> v1::Failure {
     Code::ModuleFailed
         .because(format!("the option {option:?} of {of} is not supported by this version of bourse"))
-        .hint("supported options are: timeout, queue_wait")
+        .hint("supported options are: timeout, queue_wait, retry")
 }

@@ -124,7 +124,8 @@ impl Node {
         let success = Success { payload, content_type: result.content_type, http: result.http };
         let call = self.calls.get_mut(&id).expect("it was there above");
         call.phase = Phase::Committing { result: success, ran };
-        match self.finish(id) {
+        let finish = if self.calls[&id].is_work() { self.settle_result(now, id) } else { self.finish(id) };
+        match finish {
             Finish::Now(finished) => self.on_finished(now, id, finished),
             Finish::Later => {}
         }
@@ -150,6 +151,7 @@ impl Node {
             Finished::Conflict => return self.rerun(now, id, "the state that it read was changed meanwhile"),
             Finished::Lost => return self.rerun(now, id, LOST),
             Finished::StoreFailed(why) => store_unavailable(&why),
+            Finished::Unknown(why) if call.is_work() => return self.lose_sight(id, &why),
             Finished::Unknown(why) => Code::StoreUnavailable
                 .because(format!("the store did not say whether the call took effect: {why}"))
                 .hint("read the state before you call again"),
@@ -186,10 +188,19 @@ impl Node {
         let call = self.calls.get_mut(&id).expect("a call that is tried again exists");
         call.attempt = Attempt(call.attempt.0 + 1);
         call.redelivered = true;
+        call.emitted.clear();
+        call.emitted_bytes = 0;
+        if call.is_work() {
+            let (lane, attempt) = (call.function.module().to_owned(), call.attempt.0);
+            self.durable.renumber(&lane, id, attempt);
+        }
     }
 
     /// Ends a call early, wherever it is.
     pub(crate) fn abort(&mut self, now: Now, id: CallId, failure: v1::Failure) {
+        if self.calls[&id].is_work() && self.is_committing(id) {
+            return; // Its end is being written: nothing else can become of it.
+        }
         let interrupt = failure.kind() == Code::Timeout;
         let reason = failure.message.clone();
         self.conclude(now, id, Err(failure));
@@ -220,6 +231,8 @@ impl Node {
 
     /// The caller does not want the answer any more.
     pub(crate) fn on_cancel(&mut self, now: Now, origin: Origin) {
+        // A durable call goes on without its caller.
+        self.unwatch(origin);
         if let Some(id) = self.by_origin.get(&origin).copied() {
             self.abort(now, id, Code::Cancelled.because("the caller cancelled the call, or went away"));
         }
@@ -316,7 +329,10 @@ impl Node {
             parent.children.remove(&request);
         }
         self.event(event);
-        self.answer(origin, Answer { call: Some(id), result });
+        match origin {
+            Origin::Work(_) => self.on_attempt_over(now, id, result),
+            _ => self.answer(origin, Answer { call: Some(id), result }),
+        }
     }
 
     /// Sends an answer to wherever it is wanted.
@@ -324,6 +340,7 @@ impl Node {
         match origin {
             Origin::Gateway(ticket) => self.outputs.push_back(Output::Reply { ticket, answer }),
             Origin::Instance(process, request) => self.deliver(process, request, answer),
+            Origin::Work(_) => unreachable!("a durable call's end is settled, not answered"),
             Origin::Peer(peer, request) => {
                 if self.peers.contains_key(&peer) {
                     let (reply, payload) = crate::nested::reply(request, answer);

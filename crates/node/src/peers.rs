@@ -13,7 +13,7 @@ use std::time::Duration;
 use bourse_wire::PROTOCOL_VERSION;
 use bourse_wire::failure::Code;
 use bourse_wire::id::{CallId, FunctionName};
-use bourse_wire::time::{Now, millis};
+use bourse_wire::time::{DURATION_MAX, Now, millis};
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as FromPeer;
 use bourse_wire::v1::to_worker::Message;
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::Node;
 use crate::governor::STOP_GRACE;
 use crate::instance::{Instance, Phase};
-use crate::message::{Event, Level, NewCall, Origin, Output, PeerId, ProcessId};
+use crate::message::{Event, Level, Mode, NewCall, Origin, Output, PeerId, ProcessId, Success};
 
 /// The other end of a connection that has said hello.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,14 @@ impl Node {
                 | FromPeer::Log(_),
             ) => {}
             (None, FromPeer::Bye(_)) => self.outputs.push_back(Output::Close { peer }),
-            (None, FromPeer::Call(_) | FromPeer::Wait(_) | FromPeer::Read(_) | FromPeer::Scan(_)) => {
+            (
+                None,
+                FromPeer::Call(_)
+                | FromPeer::Await(_)
+                | FromPeer::Wait(_)
+                | FromPeer::Read(_)
+                | FromPeer::Scan(_),
+            ) => {
                 self.refuse(peer, Code::Protocol.because("the first message is not a hello"));
             }
             (Some(Peer::Client { .. }), message) => self.on_client(now, peer, message, payload),
@@ -68,6 +75,7 @@ impl Node {
         match message {
             FromPeer::Call(call) => self.on_peer_call(now, peer, None, call, payload),
             FromPeer::Cancel(cancel) => self.on_cancel(now, Origin::Peer(peer, cancel.request)),
+            FromPeer::Await(wanted) => self.on_client_await(now, peer, &wanted),
             FromPeer::Pong(_) | FromPeer::Hello(_) => {}
             FromPeer::Bye(_) => self.outputs.push_back(Output::Close { peer }),
             FromPeer::Log(log) => self.event(Event::FunctionLog { module: "client".to_owned(), log }),
@@ -91,6 +99,16 @@ impl Node {
                 }
             }
             FromPeer::Cancel(cancel) => self.on_cancel(now, Origin::Instance(process, cancel.request)),
+            FromPeer::Await(wanted) => {
+                let request = wanted.request;
+                let failure = Code::Protocol
+                    .because("a function does not wait for the end of a durable call")
+                    .hint("call it without `start`, or let it tell by a call of its own");
+                self.answer(
+                    Origin::Instance(process, request),
+                    crate::Answer { call: None, result: Err(failure) },
+                );
+            }
             FromPeer::Read(read) => self.on_read(peer, process, read),
             FromPeer::Scan(scan) => self.on_scan(peer, process, scan),
             FromPeer::Recalled(recalled) => self.on_recalled(now, process, recalled),
@@ -151,7 +169,7 @@ impl Node {
             None => Origin::Peer(peer, call.request),
         };
         let refused = |failure| crate::Answer { call: None, result: Err(failure) };
-        if self.by_origin.contains_key(&origin) {
+        if self.by_origin.contains_key(&origin) || self.watched.contains_key(&origin) {
             self.refuse_or_expel(now, peer, "it used the number of a request that is not answered again");
             return;
         }
@@ -170,6 +188,8 @@ impl Node {
             queue_wait: some(call.queue_wait_ms),
             traceparent: call.traceparent,
             context: call.context,
+            mode: if call.mode == i32::from(v1::Mode::Async) { Mode::Async } else { Mode::Sync },
+            idempotency_key: call.idempotency_key,
         };
         let requests = match worker {
             None => match self.peers.get(&peer) {
@@ -199,11 +219,46 @@ impl Node {
             self.answer(origin, refused(failure));
             return;
         }
+        if new.mode == Mode::Async {
+            let result = self.admit_emitted(&new, running).and_then(|()| self.emit(now, running, new));
+            let answer = match result {
+                Ok(id) => crate::Answer { call: Some(id), result: Ok(Success::default()) },
+                Err(failure) => refused(failure),
+            };
+            self.answer(origin, answer);
+            return;
+        }
         let by = self.calls[&running].layer();
         self.on_nested_call(now, origin, call.request, by, new);
         if call.wait {
             self.on_wait(now, process, running, &[call.request], false);
         }
+    }
+
+    fn on_client_await(&mut self, now: Now, peer: PeerId, wanted: &v1::Await) {
+        let origin = Origin::Peer(peer, wanted.request);
+        if self.by_origin.contains_key(&origin) || self.watched.contains_key(&origin) {
+            self.refuse(
+                peer,
+                Code::Protocol.because("it used the number of a request that is not answered again"),
+            );
+            return;
+        }
+        let refused = |failure| crate::Answer { call: None, result: Err(failure) };
+        let Some(call) = CallId::from_wire(&wanted.call) else {
+            self.answer(origin, refused(Code::BadRequest.because("a call's id has 16 bytes")));
+            return;
+        };
+        if self.watched.len() >= self.config.requests_max {
+            let failure = Code::QueueFull.because("too many wait for the ends of durable calls");
+            self.answer(origin, refused(failure.retry_after(Duration::from_secs(1))));
+            return;
+        }
+        let timeout = match wanted.timeout_ms {
+            0 => DURATION_MAX,
+            ms => Duration::from_millis(ms),
+        };
+        self.on_await(now, origin, call, timeout);
     }
 
     fn on_hello(&mut self, now: Now, peer: PeerId, hello: v1::Hello) {
@@ -392,6 +447,14 @@ impl Node {
                 let open: Vec<Origin> = self.by_origin.range(all).map(|(origin, _)| *origin).collect();
                 for origin in open {
                     self.on_cancel(now, origin);
+                }
+                let watching: Vec<Origin> = self
+                    .watched
+                    .range(Origin::Peer(peer, 0)..=Origin::Peer(peer, u64::MAX))
+                    .map(|(o, _)| *o)
+                    .collect();
+                for origin in watching {
+                    self.unwatch(origin);
                 }
             }
             Some(Peer::Worker(process)) => {

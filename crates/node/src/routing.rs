@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use bourse_wire::id::CallId;
-use bourse_wire::time::{DURATION_MAX, Now, millis};
+use bourse_wire::time::{DURATION_MAX, Mono, Now, millis};
 use bourse_wire::v1;
 use bourse_wire::v1::to_worker::Message;
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use crate::message::{Event, Level, ProcessId};
 use crate::timers::Timer;
 
 /// Calls are handed ahead as long as those before them take no longer than this, all together.
-const AHEAD_TOTAL: Duration = Duration::from_millis(2);
+pub(crate) const AHEAD_TOTAL: Duration = Duration::from_millis(2);
 /// What a function that was never seen to run is taken to need.
 const UNKNOWN: Duration = Duration::from_secs(3600);
 
@@ -110,6 +110,9 @@ impl Node {
         call.started.get_or_insert(now.mono);
         call.estimate = estimate;
         instance.load += estimate;
+        if let Some(durable) = &call.durable {
+            call.deadline = durable.timeout.map_or(Mono::MAX, |timeout| now.mono + timeout);
+        }
         if instance.patient {
             call.left = Some(call.deadline.since(now.mono));
             call.deadline = now.mono + DURATION_MAX;
@@ -118,9 +121,13 @@ impl Node {
             call: id.to_wire(),
             attempt: call.attempt.0,
             function: call.function.function().to_owned(),
-            timeout_ms: if instance.patient { 0 } else { millis(call.deadline.since(now.mono)).max(1) },
+            timeout_ms: if instance.patient || call.deadline == Mono::MAX {
+                0
+            } else {
+                millis(call.deadline.since(now.mono)).max(1)
+            },
             depth: call.depth,
-            root: call.place.root.to_wire(),
+            root: call.root.to_wire(),
             parent: call.parent().map_or_else(Bytes::new, |p| p.call.to_wire()),
             traceparent: call.traceparent.clone(),
             context: call.context.clone(),
@@ -131,6 +138,7 @@ impl Node {
         let peer = instance.peer.expect("an instance that is ready is connected");
         instance.handed.push_back(id);
         // The call's timer may ring earlier than its deadline now; it is then set anew.
+        self.timers.set_earliest(Timer::Call(id), call.due());
         if instance.handed.len() == 1 {
             call.phase = Phase::Running(process, now.mono);
             assert!(!instance.slot, "an idle instance has no slot");

@@ -20,12 +20,17 @@ use bytes::Bytes;
 use crate::Node;
 use crate::message::{Output, PeerId, ProcessId};
 use crate::outcome::store_unavailable;
+use crate::work::{Accepting, Settling};
 
 /// Who waits for an answer of the partitions.
 pub(crate) enum Asked {
     Value { process: ProcessId, request: u64, by: LayerId },
     Page { process: ProcessId, request: u64, by: LayerId },
     Finish(CallId),
+    Accept(Box<Accepting>),
+    Settle(CallId, Box<Settling>),
+    Seen { ticket: crate::Ticket, call: CallId, awaits: bool },
+    Awaited { origin: crate::Origin, call: CallId },
 }
 
 /// Rows of a page, if the function does not say.
@@ -94,14 +99,16 @@ impl Node {
     /// Makes an attempt's changes permanent, or part of the ancestor's that shares its home.
     pub(crate) fn finish(&mut self, id: CallId) -> Finish {
         let ticket = Ticket(self.next_ticket);
-        let finish = self.durable.finish(self.calls[&id].layer(), ticket);
+        let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        let (layer, emitted) = (call.layer(), std::mem::take(&mut call.emitted));
+        let finish = self.durable.finish(layer, emitted, ticket);
         if matches!(finish, Finish::Later) {
             self.ask(Asked::Finish(id));
         }
         finish
     }
 
-    fn ask(&mut self, asked: Asked) -> Ticket {
+    pub(crate) fn ask(&mut self, asked: Asked) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.asked.insert(ticket, asked);
@@ -151,6 +158,15 @@ impl Node {
                 let Answer::Finished(finished) = answer else { unreachable!("a finish is answered as one") };
                 self.on_finished(now, id, finished);
             }
+            Asked::Accept(accepting) => self.on_accept_answer(now, *accepting, answer),
+            Asked::Settle(id, settling) => {
+                let Answer::Finished(finished) = answer else {
+                    unreachable!("a settlement is answered as one")
+                };
+                self.on_failure_settled(now, id, *settling, finished);
+            }
+            Asked::Seen { ticket, call, awaits } => self.on_seen(ticket, call, awaits, answer),
+            Asked::Awaited { origin, call } => self.on_awaited(origin, call, answer),
             Asked::Value { process, request, by } => {
                 let mut value = v1::Value { request, ..Default::default() };
                 let mut payload = Bytes::new();
@@ -189,7 +205,11 @@ impl Node {
             Answer::Refused(refusal) => self.refusal(by, refusal),
             Answer::StoreFailed(why) => store_unavailable(why),
             Answer::Corrupt(e) => Code::Internal.because(format!("what is stored does not decode: {e}")),
-            Answer::Value(_) | Answer::Page(_) | Answer::Finished(_) => unreachable!("not a failure"),
+            Answer::Value(_)
+            | Answer::Page(_)
+            | Answer::Finished(_)
+            | Answer::Accepted { .. }
+            | Answer::Seen(_) => unreachable!("not a failure"),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bourse_wire::id::CallId;
 use bourse_wire::time::Mono;
 
-use crate::message::ProcessId;
+use crate::message::{Origin, ProcessId};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Scale(String),
     /// A template has not reported.
     Template(ProcessId),
+    /// Who waits for a durable call has waited long enough.
+    Caller(Origin),
     /// The time for draining is over.
     Drain,
 }
@@ -77,7 +79,7 @@ impl Timers {
         assert_eq!(self.due.len(), self.at.len(), "each timer has one time");
         for timer in self.at.keys() {
             let known = match timer {
-                Timer::Call(_) | Timer::Drain => false,
+                Timer::Call(_) | Timer::Caller(_) | Timer::Drain => false,
                 Timer::Instance(process) => instances.contains(process),
                 Timer::Template(process) => templates.contains(process),
                 Timer::Scale(_) => true,

@@ -76,7 +76,8 @@ fn attempts(json: &Json) -> Result<u32, String> {
 
 fn duration(key: &str, json: &Json) -> Result<Duration, String> {
     let text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
-    parse_duration(&text).ok_or_else(|| format!("`{key}` = {json} is not a duration, such as \"5s\" or \"200ms\""))
+    parse_duration(&text)
+        .ok_or_else(|| format!("`{key}` = {json} is not a duration, such as \"5s\" or \"200ms\""))
 }
 
 fn names(key: &str, json: &Json) -> Result<Vec<String>, String> {

@@ -10,6 +10,7 @@ use bourse_wire::time::{Mono, Now};
 
 use super::Durable;
 use super::jobs::{Job, Then, Told};
+use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::{Answer, Finish, Finished, LayerId, Ticket};
 use crate::outbox::Who;
@@ -123,6 +124,11 @@ impl Durable {
         self.find(call, Then::Purge, ticket);
     }
 
+    /// The partition of an open layer: what is at home there too is committed with it.
+    pub fn home_of(&self, layer: LayerId) -> Option<PartitionId> {
+        self.layers.find(layer).map(|layer| layer.partition)
+    }
+
     /// The lanes, as they are now.
     pub fn lanes(&self) -> impl Iterator<Item = LaneView<'_>> {
         self.work.lanes.iter().map(|(name, lane)| {
@@ -203,7 +209,7 @@ impl Durable {
         &mut self,
         mut layer: Layer,
         pieces: Vec<Piece>,
-        job: impl FnOnce(crate::batch::PartitionId, Vec<Piece>) -> Job,
+        job: impl FnOnce(PartitionId, Vec<Piece>) -> Job,
     ) -> Finish {
         let at = layer.partition;
         for piece in &pieces {

@@ -19,10 +19,13 @@ pub mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bourse_node::durable::work::Seen;
 use bourse_node::{
-    Answer, Config, Event, Exit, Found, Input, Kind, NewCall, Node, Origin, Output, PeerId, ProcessId, Ticket,
+    Answer, Ask, Config, Event, Exit, Found, Input, Kind, Mode, NewCall, Node, Origin, Output, PeerId,
+    ProcessId, Ticket,
 };
-use bourse_wire::id::Incarnation;
+use bourse_wire::id::{CallId, Incarnation};
+use bourse_wire::record::v1::ended::Status;
 use bourse_wire::time::{Mono, Now, Wall};
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as ToNode;
@@ -66,6 +69,9 @@ pub struct World {
     next_ticket: u64,
     pub store: Store,
     pub answers: BTreeMap<Ticket, Answer>,
+    told: BTreeMap<Ticket, Result<Box<Seen>, v1::Failure>>,
+    config: Config,
+    lives: u64,
     asked: BTreeSet<Ticket>,
     /// What clients and strangers were sent.
     pub mail: BTreeMap<PeerId, Vec<(ToWorker, Bytes)>>,
@@ -106,7 +112,7 @@ impl World {
     pub fn with(config: Config) -> Self {
         let running_max = config.running_max;
         Self {
-            node: Node::new(config, Incarnation(1), [7; 32]),
+            node: Node::new(config.clone(), Incarnation(1), [7; 32]),
             now: Mono(0),
             next: BTreeMap::new(),
             order: 0,
@@ -119,6 +125,9 @@ impl World {
             next_ticket: 1,
             store: Store::default(),
             answers: BTreeMap::new(),
+            told: BTreeMap::new(),
+            config: config.clone(),
+            lives: 1,
             asked: BTreeSet::new(),
             mail: BTreeMap::new(),
             events: Vec::new(),
@@ -187,12 +196,77 @@ impl World {
             queue_wait: None,
             traceparent: String::new(),
             context: BTreeMap::new(),
+            mode: Mode::Sync,
+            idempotency_key: String::new(),
         };
         change(&mut call);
         self.trace.line(self.now, &format!("gateway -> node  call {} {function}({argument})", ticket.0));
         self.asked.insert(ticket);
         self.input(Input::Call { origin: Origin::Gateway(ticket), call });
         ticket
+    }
+
+    /// A durable call.
+    pub fn start(&mut self, function: &str, argument: &str) -> Ticket {
+        self.call_with(function, argument, |c| c.mode = Mode::Async)
+    }
+
+    /// Asks about a durable call.
+    pub fn ask(&mut self, call: CallId, ask: Ask) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.trace.line(self.now, &format!("gateway -> node  {ask:?} {call}"));
+        self.input(Input::Ask { ticket, call, ask });
+        ticket
+    }
+
+    /// How a durable call stands: `live`, `running`, `done …`, `dead …`, `cancelled …`, or `nothing`.
+    pub fn look(&mut self, call: CallId) -> String {
+        let ticket = self.ask(call, Ask::Look);
+        self.run(50);
+        self.told(ticket)
+    }
+
+    /// What was told.
+    pub fn told(&self, ticket: Ticket) -> String {
+        match self.told.get(&ticket) {
+            None => "untold".to_owned(),
+            Some(Err(failure)) => failure.code.clone(),
+            Some(Ok(seen)) => match &**seen {
+                Seen::Nothing => "nothing".to_owned(),
+                Seen::Live { running: true, .. } => "running".to_owned(),
+                Seen::Live { record, .. } => format!("live {}", record.attempts),
+                Seen::Ended(ended) => match ended.status() {
+                    Status::Done => format!("done {}", text(&ended.result)),
+                    Status::Dead => format!("dead {}", ended.attempts),
+                    _ => "cancelled".to_owned(),
+                },
+            },
+        }
+    }
+
+    /// The id of a call that was accepted, or answered.
+    pub fn id(&self, ticket: Ticket) -> CallId {
+        let answer = self.answers.get(&ticket).unwrap_or_else(|| panic!("call {} is not answered", ticket.0));
+        answer.call.unwrap_or_else(|| panic!("call {} has no id: {answer:?}", ticket.0))
+    }
+
+    /// The node dies, and all that it has started; another one starts with what the store has.
+    pub fn restart(&mut self) -> &mut Self {
+        self.trace.line(self.now, "the node dies, and starts again");
+        self.lives += 1;
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&self.lives.to_le_bytes());
+        self.node = Node::new(self.config.clone(), Incarnation(self.lives), seed);
+        self.next.clear();
+        self.processes.clear();
+        self.workers.clear();
+        self.closed.extend(self.mail.keys());
+        // Who was not answered never will be.
+        self.asked.retain(|ticket| self.answers.contains_key(ticket));
+        (self.ready, self.drained) = (false, false);
+        self.input(Input::Recover);
+        self.scan()
     }
 
     pub fn cancel(&mut self, ticket: Ticket) -> &mut Self {
@@ -533,6 +607,9 @@ impl World {
                         "call {} is answered once",
                         ticket.0
                     );
+                }
+                Output::Told { ticket, told } => {
+                    assert!(self.told.insert(ticket, told).is_none(), "{ticket:?} is told once");
                 }
                 Output::StartTemplate { process, module, revision } => {
                     let module = self.known[&(module, revision.0)].clone();

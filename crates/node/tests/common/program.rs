@@ -19,6 +19,8 @@ pub enum Step {
     Try(&'static str, String),
     /// Calls, and goes on.
     Submit(&'static str, String),
+    /// Makes a durable call, and goes on once it is known by its id.
+    Start(&'static str, String),
     WaitAll,
     WaitAny,
     Read(&'static str),
@@ -27,6 +29,8 @@ pub enum Step {
     /// Writes one more than the number that was read last.
     Increment(&'static str),
     Fail(&'static str),
+    /// Fails, and says what is to become of the call.
+    Verdict(v1::Verdict, u64),
     /// Is killed by the system.
     Crash,
     /// Ends the process with this code.

@@ -18,6 +18,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// How many records of a kind there are.
+    pub fn rows_of(&self, kind: u8) -> usize {
+        self.rows.keys().filter(|(_, key)| key.first() == Some(&kind)).count()
+    }
+
     pub fn answer(&mut self, request: StoreRequest) -> StoreAnswer {
         match request {
             StoreRequest::Commit(batch) => StoreAnswer::Committed(self.commit(batch)),

@@ -68,6 +68,7 @@ impl Trace {
             ToNode::Recalled(r) => format!("recalled {}", self.list(&r.calls)),
             ToNode::Log(l) => format!("log {:?}", l.message),
             ToNode::Bye(_) => "bye".to_owned(),
+            ToNode::Await(a) => format!("await {}", self.call(&a.call)),
         };
         let from = self.peer(peer);
         self.line(now, &format!("{from} -> node  {what}"));
@@ -104,6 +105,10 @@ impl Trace {
             Output::Reply { ticket, answer } => match &answer.result {
                 Ok(success) => format!("node -> gateway  reply {}{}", ticket.0, quoted(&success.payload)),
                 Err(failure) => format!("node -> gateway  reply {}{}", ticket.0, said(Some(failure))),
+            },
+            Output::Told { ticket, told } => match told {
+                Ok(seen) => format!("node -> gateway  told {} {}", ticket.0, first_word(&**seen)),
+                Err(failure) => format!("node -> gateway  told {}{}", ticket.0, said(Some(failure))),
             },
             Output::StartTemplate { process, module, revision } => {
                 format!("node -> keeper  start {} as the template of {module} {}", process.0, revision.0)

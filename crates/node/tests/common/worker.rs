@@ -2,6 +2,7 @@
 //! answered also while a function runs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bourse_wire::failure::Code;
 use bourse_wire::v1;
@@ -242,9 +243,10 @@ impl Worker {
                 running.wait = Wait::Time;
                 self.acts.push(Act::Wake(ms, self.wakes));
             }
-            Step::Call(function, argument) => self.call(function, argument, Some(true)),
-            Step::Try(function, argument) => self.call(function, argument, Some(false)),
-            Step::Submit(function, argument) => self.call(function, argument, None),
+            Step::Call(function, argument) => self.call(function, argument, Some(true), v1::Mode::Sync),
+            Step::Try(function, argument) => self.call(function, argument, Some(false), v1::Mode::Sync),
+            Step::Submit(function, argument) => self.call(function, argument, None, v1::Mode::Sync),
+            Step::Start(function, argument) => self.call(function, argument, Some(true), v1::Mode::Async),
             Step::WaitAll | Step::WaitAny => {
                 let any = matches!(step, Step::WaitAny);
                 running.wait = if any { Wait::Any } else { Wait::All };
@@ -282,6 +284,11 @@ impl Worker {
                 running.writes.push(write(name, value.to_string()));
             }
             Step::Fail(why) => self.end(Err(Code::FunctionError.because(why))),
+            Step::Verdict(verdict, ms) => {
+                let failure =
+                    Code::FunctionError.because("as it wants").retry_after(Duration::from_millis(ms));
+                self.end(Err(v1::Failure { verdict: verdict.into(), ..failure }));
+            }
             Step::Crash => self.acts.push(Act::Exit(Err(11))),
             Step::Exit(code) => self.acts.push(Act::Exit(Ok(code))),
             Step::Leave => {
@@ -315,7 +322,7 @@ impl Worker {
         }
     }
 
-    fn call(&mut self, function: &'static str, argument: String, wait: Option<bool>) {
+    fn call(&mut self, function: &'static str, argument: String, wait: Option<bool>, mode: v1::Mode) {
         let request = self.next_request;
         self.next_request += 1;
         let running = self.running.as_mut().expect("only a running call calls");
@@ -328,7 +335,8 @@ impl Worker {
             function: function.to_owned(),
             parent: running.call.clone(),
             attempt: running.attempt,
-            wait: wait.is_some(),
+            wait: wait.is_some() && mode == v1::Mode::Sync,
+            mode: mode.into(),
             writes: std::mem::take(&mut running.writes),
             ..Default::default()
         };
