@@ -11,7 +11,8 @@ use crate::guard::Guard;
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 /// What a page may read beside the few headers that it always may.
-const EXPOSED: HeaderValue = HeaderValue::from_static("bourse-call-id, traceparent, retry-after, allow");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("bourse-call-id, location, traceparent, retry-after, allow");
 
 /// A request that comes from a page of an allowed origin.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use crate::pulse::{Phase, Pulse};
 use crate::reply::{Outcome, content, no_content, otherwise, text, typed};
 use crate::routes::{Found, Routes, Target};
 use crate::terms::Terms;
-use crate::{Answer, Call, Event, Gateway, Inspect, Success, Ticket, answer, body, openapi, uri};
+use crate::{Answer, Call, Event, Gateway, Inspect, Success, Ticket, answer, body, calls, openapi, uri};
 
 /// Functions by name are below this.
 const CALL_PATH: &str = "/v1/call/";
@@ -82,8 +82,14 @@ impl Exchange<'_> {
             "/openapi.json" => return (self.only_get(Self::openapi), Reached::Other(Class::Api)),
             "/v1/modules" => return (self.inspect(Inspect::Modules).await, Reached::Other(Class::Api)),
             "/v1/instances" => return (self.inspect(Inspect::Instances).await, Reached::Other(Class::Api)),
+            "/v1/queues" => return (self.inspect(Inspect::Queues).await, Reached::Other(Class::Api)),
             "/v1/status" => return (self.inspect(Inspect::Status).await, Reached::Other(Class::Api)),
             _ => {}
+        }
+        if (path.starts_with("/v1/calls") || path.starts_with("/v1/dead"))
+            && let Some(outcome) = self.durable().await
+        {
+            return (outcome, Reached::Other(Class::Api));
         }
         self.route().await
     }
@@ -190,6 +196,8 @@ impl Exchange<'_> {
             traceparent,
             context: BTreeMap::new(),
             version: terms.version,
+            asynchronous: terms.asynchronous,
+            idempotency_key: terms.idempotency_key,
         };
         let ticket = Ticket(shared.tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, answered) = oneshot::channel();
@@ -204,6 +212,9 @@ impl Exchange<'_> {
         };
         self.call = call;
         let success = result?;
+        if let (true, Some(call)) = (terms.asynchronous, call) {
+            return Ok(calls::accepted(call));
+        }
         let cbor_wanted = answer::wants_cbor(&self.parts.headers);
         if success.payload.len() > INLINE_BYTES_MAX && !is_passed_through(&success) {
             elsewhere(move || answer::respond(success, cbor_wanted)).await?
@@ -239,7 +250,7 @@ impl Exchange<'_> {
         Ok(typed("application/json", body))
     }
 
-    async fn inspect(&self, what: Inspect) -> Outcome {
+    pub(crate) async fn inspect(&self, what: Inspect) -> Outcome {
         if !matches!(self.parts.method, Method::GET | Method::HEAD) {
             return otherwise(&self.parts.method, &["GET", "HEAD"]);
         }

@@ -7,6 +7,7 @@
 //! client  -> gateway: request
 //! gateway -> daemon:  Event::Call { call, ticket, reply }      daemon -> gateway: Answer (through reply)
 //! gateway -> daemon:  Event::Cancel { ticket }                 the client went away before the answer
+//! gateway -> daemon:  Event::Ask { call, ask, ticket, reply }   daemon -> gateway: Standing (through reply)
 //! gateway -> daemon:  Event::Inspect { what, reply }           daemon -> gateway: JSON (through reply)
 //! daemon  -> gateway: set_routes, set_ready
 //! ```
@@ -22,6 +23,7 @@
 //! | [`pattern`], [`routes`] | `POST /kv/{key}`: parsing, the table, suggestions for near names |
 //! | `signature`, `bind` | what a function takes, and fitting a request to it |
 //! | `json` | JSON text to CBOR and back, without a tree in between |
+//! | `calls`, [`standing`] | durable calls: how they stand, what can be done about them |
 //! | `terms` | timeout, queue wait and version of one call |
 //! | `answer`, [`problem`] | results and failures as HTTP |
 //! | [`guard`], `cors` | Host, Origin and bearer token; what browsers are told |
@@ -35,6 +37,7 @@
 mod answer;
 mod bind;
 mod body;
+mod calls;
 mod cors;
 mod exchange;
 mod gateway;
@@ -49,6 +52,7 @@ mod reply;
 pub mod routes;
 pub mod serve;
 mod signature;
+pub mod standing;
 mod terms;
 mod trace;
 mod uri;
@@ -65,6 +69,7 @@ pub use gateway::{Config, Gateway};
 pub use guard::Auth;
 pub use routes::{Deployed, Routes};
 pub use serve::Listener;
+pub use standing::Standing;
 
 /// A call that a request asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +89,10 @@ pub struct Call {
     pub context: BTreeMap<String, String>,
     /// A semver requirement on the module's version, as the client gave it; empty takes any.
     pub version: String,
+    /// The client waits for the id only.
+    pub asynchronous: bool,
+    /// A second call of the function with this key is the first one. Empty: none.
+    pub idempotency_key: String,
 }
 
 /// Names a call between the gateway and the daemon. Counts up from 1.
@@ -102,6 +111,17 @@ pub enum Event {
         /// Where its answer goes.
         reply: oneshot::Sender<Answer>,
     },
+    /// Say, or do, something about a durable call.
+    Ask {
+        /// Which.
+        call: CallId,
+        /// What.
+        ask: Ask,
+        /// Its name in a later `Cancel`.
+        ticket: Ticket,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Standing, v1::Failure>>,
+    },
     /// Nobody waits for this call's answer any more. Comes at most once, and never after an answer was read.
     Cancel {
         /// Which call.
@@ -116,8 +136,36 @@ pub enum Event {
     },
 }
 
-/// What can be looked at.
+/// What is asked about a durable call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// How it stands.
+    Look,
+    /// How it ends. Answered then.
+    Await,
+    /// That it ends.
+    Cancel,
+    /// That a dead letter is tried again.
+    Replay,
+    /// That a dead letter is forgotten.
+    Purge,
+}
+
+/// Which durable calls to list, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Only those of this status; see [`standing::STATUSES`].
+    pub status: Option<String>,
+    /// Only those of this function, or of this module.
+    pub function: Option<String>,
+    /// Only those made before this one.
+    pub before: Option<CallId>,
+    /// At most so many.
+    pub rows_max: usize,
+}
+
+/// What can be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspect {
     /// `GET /v1/modules`.
     Modules,
@@ -125,6 +173,10 @@ pub enum Inspect {
     Instances,
     /// `GET /v1/status`.
     Status,
+    /// `GET /v1/calls`.
+    Calls(Listing),
+    /// `GET /v1/queues`.
+    Queues,
 }
 
 /// How a call ended.

@@ -1,7 +1,8 @@
 //! The terms of one call: how long it may take and wait, and which version it is for.
 //!
-//! `/v1/call/…?timeout=5s&queue_wait=200ms&version=^1.2&mode=sync`, or the headers `Bourse-Timeout` and
-//! `Bourse-Queue-Wait`, which routes take as well. The query wins. Nothing that is given is ignored.
+//! `/v1/call/…?timeout=5s&queue_wait=200ms&version=^1.2&mode=async`, or the headers `Bourse-Timeout`,
+//! `Bourse-Queue-Wait`, `Idempotency-Key` and `Prefer: respond-async` (RFC 7240 §4.1), which routes take as well. The
+//! query wins. Nothing that is given is ignored, but for other preferences, which are wishes.
 
 use std::time::Duration;
 
@@ -11,12 +12,17 @@ use http::HeaderMap;
 
 /// The longest version requirement, in bytes.
 const VERSION_BYTES_MAX: usize = 128;
+/// The longest idempotency key, in bytes.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) timeout: Option<Duration>,
     pub(crate) queue_wait: Option<Duration>,
     pub(crate) version: String,
+    /// The client waits for the call's id only.
+    pub(crate) asynchronous: bool,
+    pub(crate) idempotency_key: String,
 }
 
 impl Terms {
@@ -30,6 +36,8 @@ impl Terms {
             timeout: read("bourse-timeout")?,
             queue_wait: read("bourse-queue-wait")?,
             version: String::new(),
+            asynchronous: prefers_async(headers),
+            idempotency_key: idempotency_key(headers)?,
         })
     }
 
@@ -47,11 +55,12 @@ impl Terms {
                     let message = format!("a version requirement has at most {VERSION_BYTES_MAX} bytes");
                     return Err(Code::BadRequest.because(message));
                 }
-                "mode" if value == "sync" => {}
+                "mode" if value == "sync" => self.asynchronous = false,
+                "mode" if value == "async" => self.asynchronous = true,
                 "mode" => {
                     return Err(Code::BadRequest
-                        .because(format!("mode={value:.32} is not supported yet"))
-                        .hint("leave mode out, or say mode=sync, and wait for the answer"));
+                        .because(format!("there is no mode {value:.32}"))
+                        .hint("mode=sync waits for the result, mode=async for the call's id"));
                 }
                 _ => {
                     return Err(Code::BadRequest
@@ -64,6 +73,33 @@ impl Terms {
         }
         Ok(self)
     }
+}
+
+/// `Prefer: respond-async`, among other preferences.
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let wishes = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    wishes.flat_map(|value| value.split(',')).any(|wish| {
+        wish.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("respond-async"))
+    })
+}
+
+/// A string of structured fields, as the header's draft has it, or the bare key, as many send it.
+fn idempotency_key(headers: &HeaderMap) -> Result<String, v1::Failure> {
+    let mut given = headers.get_all("idempotency-key").iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return match headers.contains_key("idempotency-key") {
+            true => Err(Code::BadRequest.because("Idempotency-Key is given twice")),
+            false => Ok(String::new()),
+        };
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    let key = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        let message =
+            format!("Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Code::BadRequest.because(message).hint("a UUID is a good one"));
+    }
+    Ok(key.to_owned())
 }
 
 /// "5s", "200ms", "1m", "2h".
@@ -97,6 +133,23 @@ mod tests {
     }
 
     #[test]
+    fn asynchronous_calls_and_their_keys() {
+        let terms = |pairs: &[(&'static str, &'static str)]| {
+            let headers: HeaderMap = pairs
+                .iter()
+                .map(|(n, v)| (n.parse::<http::HeaderName>().unwrap(), v.parse().unwrap()))
+                .collect();
+            Terms::from_headers(&headers)
+        };
+        assert!(terms(&[("prefer", "wait=5, Respond-Async")]).unwrap().asynchronous);
+        assert!(!terms(&[("prefer", "wait=5")]).unwrap().asynchronous);
+        assert_eq!(terms(&[("idempotency-key", "\"a b\"")]).unwrap().idempotency_key, "a b");
+        assert_eq!(terms(&[("idempotency-key", "abc")]).unwrap().idempotency_key, "abc");
+        assert!(terms(&[("idempotency-key", "\"\"")]).is_err());
+        assert!(terms(&[("idempotency-key", Box::leak("x".repeat(256).into_boxed_str()))]).is_err());
+    }
+
+    #[test]
     fn the_query_wins_and_nothing_is_ignored() {
         let mut headers = HeaderMap::new();
         headers.insert("bourse-timeout", "5s".parse().unwrap());
@@ -111,7 +164,8 @@ mod tests {
         assert_eq!(query("").unwrap().timeout, Some(Duration::from_secs(5)));
         let terms = query("timeout=1s&queue_wait=20ms&version=^1.2&mode=sync").unwrap();
         assert_eq!((terms.timeout, terms.version.as_str()), (Some(Duration::from_secs(1)), "^1.2"));
-        for bad in ["mode=async", "timeout=soon", "n=1", "version=1&version=2"] {
+        assert!(query("mode=async").unwrap().asynchronous);
+        for bad in ["mode=later", "timeout=soon", "n=1", "version=1&version=2"] {
             assert_eq!(query(bad).unwrap_err().code, "bad_request", "{bad}");
         }
         headers.insert("bourse-queue-wait", "soon".parse().unwrap());

@@ -364,3 +364,66 @@ async fn connections_past_the_bound_wait_their_turn() {
     drop(first);
     assert_eq!(status_of(&second.answer().await), 200);
 }
+
+#[tokio::test]
+async fn durable_calls() {
+    let world = World::new(Config::default());
+    let get = async |line: &str| world.ask(&format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+    let id = |n: u64| bourse_wire::id::CallId::new(n, [7; 10]);
+
+    // 1. Accepted, with a place to look.
+    let post = "POST /v1/call/demo.echo?mode=async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{\"x\": 12}";
+    let accepted = world.ask(post).await;
+    assert!(
+        accepted.starts_with("HTTP/1.1 202") && accepted.contains("location: /v1/calls/00000000-"),
+        "{accepted}"
+    );
+    assert!(accepted.contains("{\"id\":\"00000000-"), "{accepted}");
+
+    // 2. How it stands, and how it would have been answered.
+    let done = get(&format!("GET /v1/calls/{}", id(1))).await;
+    assert!(done.contains("\"status\":\"done\"") && done.contains("\"result\":\"x\""), "{done}");
+    let result = get(&format!("GET /v1/calls/{}/result", id(1))).await;
+    assert!(result.starts_with("HTTP/1.1 201") && result.ends_with("\"x\""), "{result}");
+    let waiting = get(&format!("GET /v1/calls/{}/result", id(2))).await;
+    assert!(waiting.starts_with("HTTP/1.1 202") && waiting.contains("\"waiting\""), "{waiting}");
+    let dead = get(&format!("GET /v1/calls/{}/result", id(3))).await;
+    assert!(dead.starts_with("HTTP/1.1 500") && dead.contains("boom"), "{dead}");
+
+    // 3. A poll ends when its time is over.
+    let polled = get(&format!("GET /v1/calls/{}?poll=10ms", id(2))).await;
+    assert!(polled.starts_with("HTTP/1.1 200") && polled.contains("\"waiting\""), "{polled}");
+
+    // 4. What can be done, and what can't any more.
+    for (line, status) in [
+        (format!("DELETE /v1/calls/{}", id(2)), 200),
+        (format!("DELETE /v1/calls/{}", id(1)), 409),
+        (format!("DELETE /v1/calls/{}", id(9)), 404),
+        (format!("POST /v1/calls/{}/replay", id(3)), 202),
+        (format!("POST /v1/dead/{}/replay", id(1)), 409),
+        (format!("DELETE /v1/dead/{}", id(3)), 200),
+        (format!("DELETE /v1/dead/{}", id(1)), 409),
+        (format!("PUT /v1/calls/{}", id(1)), 405),
+        ("GET /v1/calls/x".to_owned(), 400),
+        (format!("GET /v1/calls/{}/nonsense", id(1)), 404),
+        ("GET /v1/calls?status=lost".to_owned(), 400),
+        ("GET /v1/calls?limit=0".to_owned(), 400),
+        ("GET /v1/calls?before=x".to_owned(), 400),
+        ("GET /v1/dead?status=done".to_owned(), 400),
+        (format!("GET /v1/calls/{}?poll=soon", id(1)), 400),
+        ("GET /v1/callsign".to_owned(), 404),
+        ("POST /v1/calls".to_owned(), 405),
+    ] {
+        let answer = get(&line).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+    }
+
+    // 5. Lists are the daemon's to make.
+    let list = get("GET /v1/calls?status=done&function=demo&limit=3").await;
+    assert!(
+        list.contains("status: Some(\\\"done\\\"), function: Some(\\\"demo\\\"), before: None, rows_max: 3"),
+        "{list}"
+    );
+    let list = get("GET /v1/dead").await;
+    assert!(list.contains("status: Some(\\\"dead\\\")"), "{list}");
+}

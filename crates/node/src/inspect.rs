@@ -69,6 +69,14 @@ pub struct InstanceView {
 }
 
 impl Node {
+    /// The durable calls that are being run.
+    pub fn running_work(&self) -> impl Iterator<Item = bourse_wire::id::CallId> {
+        self.calls
+            .values()
+            .filter(|c| c.is_work() && matches!(c.phase, crate::call::Phase::Running(..)))
+            .map(|c| c.id)
+    }
+
     /// The lanes of durable calls.
     pub fn lanes(&self) -> impl Iterator<Item = bourse_durable::work::LaneView<'_>> {
         self.durable.lanes()

@@ -70,7 +70,9 @@ pub(crate) struct Settling {
 impl Node {
     /// Whether a call is to outlive whatever happens to its caller and to this node.
     pub(crate) fn is_durable(&self, call: &NewCall) -> bool {
-        call.mode == Mode::Async || self.function_of(&call.function).is_some_and(|f| f.retry.is_some())
+        call.mode == Mode::Async
+            || !call.idempotency_key.is_empty()
+            || self.function_of(&call.function).is_some_and(|f| f.retry.is_some())
     }
 
     /// Accepts a call from outside: it is answered when it is in the store, or when it has ended.
@@ -170,7 +172,9 @@ impl Node {
                 self.event(Event::Accepted { call, function, first });
                 match wait {
                     None => self.answer(origin, Answer { call: Some(call), result: Ok(Success::default()) }),
-                    Some(wait) => self.watch_call(call, Watcher::Caller(origin), now.mono + wait),
+                    Some(wait) if first => self.watch_call(call, Watcher::Caller(origin), now.mono + wait),
+                    // It may have ended long ago.
+                    Some(wait) => self.on_await(now, origin, call, wait),
                 }
                 return;
             }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 
 use bourse_durable::{StoreAnswer, Token};
-use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Inspect, Routes};
+use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Inspect, Routes, Standing};
 use bourse_node::{
-    Exit, Found, Input, Kind, NewCall, Node, Origin, Output, PeerId, ProcessId, Report, RevisionId, Ticket,
+    Ask, Exit, Found, Input, Kind, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report,
+    RevisionId, Ticket,
 };
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
 use bourse_wire::failure::Code;
@@ -26,6 +27,7 @@ use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
 use super::events::Meters;
 use super::files::Contact;
 use super::keeper::KeeperLine;
+use super::lister::List;
 use super::store::StoreThreads;
 use super::{events, views};
 use crate::config::Config;
@@ -54,6 +56,8 @@ pub(super) struct Driver {
 #[derive(Default)]
 pub(super) struct State {
     replies: BTreeMap<Ticket, oneshot::Sender<bourse_gateway::Answer>>,
+    /// Who asked about durable calls.
+    told: BTreeMap<Ticket, oneshot::Sender<Result<Standing, v1::Failure>>>,
     /// How to start every revision that the node knows.
     plans: BTreeMap<(String, RevisionId), Planned>,
     /// Which revision a template loads.
@@ -85,6 +89,8 @@ impl Driver {
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
         tokio::pin!(timer);
+        self.handle(Input::Recover);
+        self.carry_out();
         while !self.state.drained {
             let timeout = self.node.poll_timeout().map(|at| self.clock.instant(at));
             if let Some(at) = timeout.filter(|at| timer.deadline() != *at) {
@@ -183,10 +189,34 @@ impl Driver {
                     queue_wait: call.queue_wait,
                     traceparent: call.traceparent,
                     context: call.context,
+                    mode: if call.asynchronous { Mode::Async } else { Mode::Sync },
+                    idempotency_key: call.idempotency_key,
                 };
                 self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
             }
+            HttpEvent::Ask { call, ask, ticket, reply } => {
+                let ticket = Ticket(ticket.0);
+                self.state.told.insert(ticket, reply);
+                let ask = match ask {
+                    bourse_gateway::Ask::Look => Ask::Look,
+                    bourse_gateway::Ask::Await => Ask::Await,
+                    bourse_gateway::Ask::Cancel => Ask::Cancel,
+                    bourse_gateway::Ask::Replay => Ask::Replay,
+                    bourse_gateway::Ask::Purge => Ask::Purge,
+                };
+                self.handle(Input::Ask { ticket, call, ask });
+            }
+            HttpEvent::Inspect { what: Inspect::Calls(listing), reply } => {
+                let running = self.node.running_work().collect();
+                self.store.as_ref().expect("the store ends after the loop").list(List {
+                    listing,
+                    running,
+                    reply,
+                });
+            }
             HttpEvent::Cancel { ticket } => {
+                // Its answer comes all the same, or never: nobody reads it.
+                self.state.told.remove(&Ticket(ticket.0));
                 let origin = Origin::Gateway(Ticket(ticket.0));
                 self.handle(Input::Cancel { origin });
             }
@@ -196,6 +226,8 @@ impl Driver {
                     Inspect::Modules => views::modules(&self.node),
                     Inspect::Instances => views::instances(&self.node, now),
                     Inspect::Status => views::status(&self.node, &self.contact, self.keeper.process.pid()),
+                    Inspect::Queues => views::queues(&self.node),
+                    Inspect::Calls(_) => unreachable!("lists are made elsewhere"),
                 };
                 // Whoever asked may have gone.
                 let _ = reply.send(json);
@@ -388,6 +420,12 @@ impl Driver {
                     if let Some(reply) = self.state.replies.remove(&ticket) {
                         // The client may have gone.
                         let _ = reply.send(views::answer(answer));
+                    }
+                }
+                Output::Told { ticket, told } => {
+                    if let Some(reply) = self.state.told.remove(&ticket) {
+                        let now = self.clock.now();
+                        let _ = reply.send(told.map(|seen| views::standing(*seen, now)));
                     }
                 }
                 Output::Store { token, request } => {

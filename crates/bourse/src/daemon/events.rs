@@ -128,6 +128,25 @@ impl Meters {
                     .increment(1);
                 tracing::debug!(%function, code = failure.code, "refused: {}", failure.message);
             }
+            Event::Accepted { call, function, first } => {
+                metrics::counter!("bourse_durable_accepted_total", "function" => function.to_string())
+                    .increment(u64::from(*first));
+                tracing::debug!(%call, %function, "accepted");
+            }
+            Event::Retried { call, function, attempt, failure, after } => {
+                metrics::counter!("bourse_durable_retries_total", "function" => function.to_string())
+                    .increment(1);
+                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}", failure.code);
+            }
+            Event::DeadLettered { call, function, attempt, failure } => {
+                metrics::counter!("bourse_dead_letters_total", "function" => function.to_string())
+                    .increment(1);
+                tracing::error!(
+                    %call, %function,
+                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}",
+                    failure.message
+                );
+            }
             Event::InstanceReady { module, process, took } => {
                 metrics::histogram!("bourse_cold_start_seconds", "module" => module.clone())
                     .record(took.as_secs_f64());

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `driver` | the loop |
 //! | `deploy` | from a folder to modules that can be started (a thread) |
-//! | `store` | the store's threads |
+//! | `store`, `lister` | the store's threads; lists of durable calls |
 //! | `keeper` | the line to the keeper |
 //! | `events` | logs and metrics |
 //! | `views` | what the admin interface shows, as JSON |
@@ -18,6 +18,7 @@ mod driver;
 mod events;
 pub(crate) mod files;
 mod keeper;
+mod lister;
 mod logs;
 mod store;
 mod views;

@@ -1,4 +1,4 @@
-//! The store's threads: one that writes, one that reads. Requests go in by channels, answers come back to the
+//! The store's threads: one that writes, one that reads, and one that reads at length. Requests go in by channels, answers come back to the
 //! driver; nothing is decided here.
 
 use std::sync::mpsc;
@@ -10,6 +10,8 @@ use bourse_durable::{StoreAnswer, StoreRequest, Token};
 use bourse_store::{Limit, Range, Reader, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::lister::List;
+
 /// Batches that one sync to disk may carry.
 const BATCHES_PER_COMMIT: usize = 256;
 
@@ -17,6 +19,7 @@ const BATCHES_PER_COMMIT: usize = 256;
 pub(crate) struct StoreThreads {
     writes: Option<mpsc::Sender<(Token, Batch)>>,
     reads: Option<mpsc::Sender<(Token, StoreRequest)>>,
+    lists: Option<mpsc::Sender<List>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -27,6 +30,7 @@ impl StoreThreads {
         answers: UnboundedSender<(Token, StoreAnswer)>,
     ) -> anyhow::Result<Self> {
         let mut reader = store.reader()?;
+        let mut listed = store.reader()?;
         let (writes, to_write) = mpsc::channel::<(Token, Batch)>();
         let (reads, to_read) = mpsc::channel::<(Token, StoreRequest)>();
         let written = answers.clone();
@@ -51,7 +55,14 @@ impl StoreThreads {
                 let _ = answers.send((token, read(&mut *reader, request)));
             }
         })?;
-        Ok(Self { writes: Some(writes), reads: Some(reads), threads: vec![writer, reader] })
+        let (lists, to_list) = mpsc::channel::<List>();
+        let lister = thread::Builder::new().name("bourse-lister".into()).spawn(move || {
+            while let Ok(list) = to_list.recv() {
+                list.make(&mut *listed);
+            }
+        })?;
+        let threads = vec![writer, reader, lister];
+        Ok(Self { writes: Some(writes), reads: Some(reads), lists: Some(lists), threads })
     }
 
     /// Hands over a request. Its answer comes later.
@@ -65,9 +76,15 @@ impl StoreThreads {
         }
     }
 
+    /// Hands over a list to be made. It answers by itself.
+    pub(crate) fn list(&self, list: List) {
+        // Dropped where the thread has ended, which answers too.
+        let _ = self.lists.as_ref().map(|lists| lists.send(list));
+    }
+
     /// Waits until everything that was handed over is done.
     pub(crate) fn finish(mut self) {
-        drop((self.writes.take(), self.reads.take()));
+        drop((self.writes.take(), self.reads.take(), self.lists.take()));
         for thread in self.threads.drain(..) {
             // A panic there has been reported by itself.
             let _ = thread.join();

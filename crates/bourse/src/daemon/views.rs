@@ -1,5 +1,7 @@
 //! What the admin interface shows, as JSON; and answers on their way to the gateway.
 
+use bourse_gateway::Standing;
+use bourse_node::durable::work::Seen;
 use bourse_node::{Answer, Node};
 use bourse_wire::time::Now;
 use bourse_wire::v1;
@@ -79,6 +81,26 @@ pub(super) fn instances(node: &Node, now: Now) -> Value {
             })
         })
         .collect()
+}
+
+/// `GET /v1/queues`: the durable calls that wait, by module.
+pub(super) fn queues(node: &Node) -> Value {
+    node.lanes()
+        .map(|l| {
+            json!({"module": l.lane, "ready": l.ready, "retrying": l.later, "running": l.running, "more": l.more})
+        })
+        .collect()
+}
+
+/// How a durable call stands, for the gateway.
+pub(super) fn standing(seen: Seen, now: Now) -> Standing {
+    match seen {
+        Seen::Nothing => Standing::Nothing,
+        Seen::Live { record, running, due } => {
+            Standing::Live { record, running, again_in: due.map(|due| due.since(now.mono)) }
+        }
+        Seen::Ended(ended) => Standing::Ended(ended),
+    }
 }
 
 /// `GET /v1/status`

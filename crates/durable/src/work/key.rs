@@ -101,6 +101,11 @@ pub(crate) fn parse_ended(key: &[u8]) -> Option<CallId> {
     CallId::from_wire(key.strip_prefix(&[ENDED])?)
 }
 
+/// The id in a dead letter's key.
+pub(crate) fn parse_dead(key: &[u8]) -> Option<CallId> {
+    CallId::from_wire(key.strip_prefix(&[DEAD])?)
+}
+
 /// Where the work is to be done, and for which call.
 pub(crate) fn parse_outgoing(key: &[u8]) -> Option<(PartitionId, CallId)> {
     let (to, id) = key.strip_prefix(&[OUTGOING])?.split_first()?;

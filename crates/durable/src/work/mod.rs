@@ -33,6 +33,7 @@ use bourse_wire::id::CallId;
 use bourse_wire::record::v1 as record;
 use bourse_wire::time::{Mono, Wall};
 use bytes::Bytes;
+use prost::Message as _;
 
 use crate::batch::PartitionId;
 use crate::durable::jobs::Job;
@@ -181,6 +182,29 @@ pub(crate) enum Recovery {
     Lanes { left: Vec<PartitionId>, open: usize },
     /// Over.
     Done,
+}
+
+/// Where records of calls are in a partition: ranges of keys, their ends excluded.
+pub fn ranges() -> [(Bytes, Bytes); 3] {
+    let all_dead = (Bytes::from_static(b"d"), Bytes::from_static(b"e"));
+    [key::lanes_after(""), key::all_ended(), all_dead]
+}
+
+/// A record of a call as it is stored; `None` if it is none, or of a release that this one does not know.
+pub fn read_row(key: &[u8], stored: &Bytes) -> Option<(CallId, Seen)> {
+    let value = crate::record::decode(stored).ok()?.value;
+    if let Some((_, call)) = key::parse_live(key) {
+        let record = Box::new(record::Call::decode(value).ok()?);
+        return Some((call, Seen::Live { record, running: false, due: None }));
+    }
+    let call = key::parse_ended(key).or_else(|| key::parse_dead(key))?;
+    Some((call, Seen::Ended(Box::new(record::Ended::decode(value).ok()?))))
+}
+
+/// The call that a record is of, by its key alone.
+pub fn call_of(key: &[u8]) -> Option<CallId> {
+    let live = key::parse_live(key).map(|(_, call)| call);
+    live.or_else(|| key::parse_ended(key)).or_else(|| key::parse_dead(key))
 }
 
 /// So many calls that have left are remembered before those are forgotten that no read needs any more.

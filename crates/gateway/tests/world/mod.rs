@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bourse_gateway::{Answer, Config, Deployed, Event, Gateway, Routes, Success, Ticket};
+use bourse_gateway::{Answer, Ask, Config, Deployed, Event, Gateway, Routes, Standing, Success, Ticket};
 use bourse_wire::arguments::Arguments;
 use bourse_wire::failure::Code;
 use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as record;
 use bourse_wire::v1;
 use bourse_wire::value::Value;
 use bytes::Bytes;
@@ -202,6 +203,28 @@ fn demo() -> Deployed {
     Deployed { module: v1::Module { name: "demo".into(), functions, ..Default::default() } }
 }
 
+/// Call 1 is done, 2 waits, 3 is a dead letter; there are no others. What is asked for is done.
+fn standing(call: CallId, ask: Ask) -> Standing {
+    let record = record::Call { function: "demo.echo".into(), ..Default::default() };
+    let live = || Standing::Live { record: Box::new(record.clone()), running: false, again_in: None };
+    let ended = |status: record::ended::Status| record::Ended {
+        function: "demo.echo".into(),
+        status: status.into(),
+        failure: (status != record::ended::Status::Done).then(|| Code::FunctionError.because("boom")),
+        result: Value::Text("x".into()).to_cbor(),
+        http: Some(v1::HttpResponse { status: 201, headers: Vec::new() }),
+        ..Default::default()
+    };
+    let ended = |status| Standing::Ended(Box::new(ended(status)));
+    match (call.made_ms(), ask) {
+        (1, _) => ended(record::ended::Status::Done),
+        (2, Ask::Cancel) => ended(record::ended::Status::Cancelled),
+        (3, Ask::Replay) | (2, _) => live(),
+        (3, _) => ended(record::ended::Status::Dead),
+        _ => Standing::Nothing,
+    }
+}
+
 async fn daemon(
     mut inbox: mpsc::UnboundedReceiver<Event>,
     hung: mpsc::UnboundedSender<Ticket>,
@@ -213,6 +236,11 @@ async fn daemon(
             Event::Call { call, ticket, reply } => (call, ticket, reply),
             Event::Cancel { ticket } => {
                 let _ = cancelled.send(ticket);
+                continue;
+            }
+            Event::Ask { ask: Ask::Await, .. } => continue, // It never ends.
+            Event::Ask { call, ask, reply, .. } => {
+                let _ = reply.send(Ok(standing(call, ask)));
                 continue;
             }
             Event::Inspect { what, reply } => {
