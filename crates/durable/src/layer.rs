@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::batch::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PartitionId, Seq};
+use crate::batch::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PartitionId, Seq, VALUE_BYTES_MAX};
 use crate::durable::reading::ReadingId;
 use crate::home::Home;
 use crate::limits::Limits;
 use crate::message::{Finished, LayerId, Origin, Refusal};
 use crate::overlay::{Overlay, Write};
 use crate::reads::{Reads, Tick};
-use crate::record::{Record, Version};
+use crate::record::{HEADER_BYTES, Record, Version};
 use crate::work::NewCall;
 
 /// The state transaction of one attempt.
@@ -216,6 +216,11 @@ impl Layer {
 
     /// Whether it fits into a batch.
     pub(crate) fn fits(&self) -> Result<(), Refusal> {
+        // State has a bound of its own, which is smaller.
+        let longest = self.writes.iter().filter_map(|(_, write)| write.value.as_ref()).map(Bytes::len).max();
+        if let Some(longest) = longest.filter(|bytes| bytes + HEADER_BYTES > VALUE_BYTES_MAX) {
+            return Err(Refusal::RecordTooLong(longest));
+        }
         room(&self.writes, 0, 0)
     }
 

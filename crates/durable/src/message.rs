@@ -3,7 +3,9 @@
 use bourse_wire::id::{Attempt, CallId};
 use bytes::Bytes;
 
-use crate::batch::{BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Outcome, Owner, PartitionId, ReadError};
+use crate::batch::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, Batch, Outcome, Owner, PartitionId, ReadError, VALUE_BYTES_MAX,
+};
 use crate::home::{Home, StateKey};
 use crate::record::{self, Record, STATE_VALUE_BYTES_MAX, Version};
 use crate::work::Seen;
@@ -205,6 +207,9 @@ pub enum Refusal {
     /// More than [`BATCH_BYTES_MAX`] of keys and values in one layer.
     #[error("one call writes more than {BATCH_BYTES_MAX} bytes of state")]
     TooManyBytes,
+    /// A durable call, or its result, with a record longer than a store takes.
+    #[error("a durable call and its result have at most {VALUE_BYTES_MAX} bytes each, this one has {0}")]
+    RecordTooLong(usize),
     /// A value longer than [`STATE_VALUE_BYTES_MAX`].
     #[error("a state value has at most {STATE_VALUE_BYTES_MAX} bytes")]
     ValueTooLong,
@@ -227,6 +232,9 @@ impl Refusal {
             Self::TooManyReads => "Read less in one call: split the work into nested calls of other scopes.",
             Self::TooManyWrites | Self::TooManyBytes => {
                 "Write less in one call: split the work into several calls."
+            }
+            Self::RecordTooLong(_) => {
+                "Keep large arguments and results in state, or elsewhere, and pass where they are."
             }
             Self::ValueTooLong => "Split the value into several keys of the same scope.",
             Self::Behind => "Try again later; if it persists, the store is slower than the work.",

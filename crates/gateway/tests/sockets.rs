@@ -42,7 +42,7 @@ async fn calls_and_answers() {
         (get("/v1/call/demo.echo"), 405, "only POST"),
         (post("/v1/call/demo.echo", "{}"), 422, "missing: body"),
         (post("/v1/call/demo.echo", "{"), 400, "not JSON"),
-        (post("/v1/call/demo.echo?mode=async", "[1]"), 400, "not supported yet"),
+        (post("/v1/call/demo.echo?mode=later", "[1]"), 400, "not supported yet"),
         (
             post("/v1/call/demo.terms?timeout=5s&queue_wait=20ms&version=%5E1.2", "{}"),
             200,

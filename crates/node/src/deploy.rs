@@ -20,6 +20,9 @@ use crate::message::{Event, Found, Kind, Level, Output, ProcessId, Report, Revis
 use crate::module::{Loading, Module, Pause, Revision};
 use crate::timers::Timer;
 
+/// So often a revision is loaded whose template is killed meanwhile, or can't be started.
+const LOAD_ATTEMPTS_MAX: u32 = 4;
+
 impl Node {
     /// The folder as it is now.
     pub(crate) fn on_deploy(&mut self, now: Now, found: Vec<Found>) {
@@ -82,6 +85,7 @@ impl Node {
             .expect("a revision that is loaded exists");
         revision.template = Some(process);
         revision.loading = Loading::Waits;
+        revision.load_attempts += 1;
         self.templates.insert(process, (name.to_owned(), id.clone()));
         self.timers.set(Timer::Template(process), now.mono + self.config.startup);
         self.outputs.push_back(Output::StartTemplate {
@@ -101,6 +105,20 @@ impl Node {
         }
     }
 
+    /// Loads a revision anew whose template did not come to say whether it loads.
+    pub(crate) fn load_again(&mut self, now: Now, name: &str) {
+        let Some(module) = self.modules.get(name) else { return };
+        let wanted = [&module.incoming, &module.current].into_iter().flatten().find(|id| {
+            let revision = module.revisions.get(*id);
+            revision.is_some_and(|r| {
+                r.kind == Kind::Python && r.loading == Loading::Waits && r.template.is_none()
+            })
+        });
+        if let Some(id) = wanted.cloned().filter(|_| !self.draining) {
+            self.start_template(now, name, &id);
+        }
+    }
+
     /// Forgets a revision that was being loaded.
     fn drop_incoming(&mut self, now: Now, name: &str) {
         let module = self.modules.get_mut(name).expect("only known modules are dropped");
@@ -113,6 +131,9 @@ impl Node {
     pub(crate) fn on_loaded(&mut self, now: Now, template: ProcessId, report: Report) {
         self.timers.clear(&Timer::Template(template));
         let Some((name, id)) = self.templates.get(&template).cloned() else { return };
+        if let Some(revision) = self.modules.get_mut(&name).and_then(|m| m.revisions.get_mut(&id)) {
+            revision.load_attempts = 0;
+        }
         match report {
             Report::Ready { module, not_forkable } => {
                 if !not_forkable.is_empty() {
@@ -136,7 +157,9 @@ impl Node {
     }
 
     /// A revision has said what it offers.
-    pub(crate) fn described(&mut self, now: Now, name: &str, id: &RevisionId, description: v1::Module) {
+    pub(crate) fn described(&mut self, now: Now, name: &str, id: &RevisionId, mut description: v1::Module) {
+        // Its place in the folder names a module, whatever it calls itself.
+        name.clone_into(&mut description.name);
         let Some(module) = self.modules.get_mut(name) else { return };
         let Some(revision) = module.revisions.get_mut(id) else { return };
         if let Err(failure) = revision.describe(description) {
@@ -223,7 +246,7 @@ impl Node {
         }
     }
 
-    fn drop_template(&mut self, name: &str, id: &RevisionId) {
+    pub(crate) fn drop_template(&mut self, name: &str, id: &RevisionId) {
         let Some(revision) = self.modules.get_mut(name).and_then(|m| m.revisions.get_mut(id)) else { return };
         if let Some(template) = revision.template.take() {
             self.templates.remove(&template);
@@ -290,7 +313,13 @@ impl Node {
             return;
         };
         revision.template = None;
-        if revision.loading == Loading::Waits {
+        let transient = matches!(exit, Exit::Signal(_) | Exit::NotStarted(_));
+        if revision.loading == Loading::Waits && transient && revision.load_attempts < LOAD_ATTEMPTS_MAX {
+            // The system was short of something, or the keeper died: no fault of the module's, as far as is known.
+            let text = format!("the template of {name} {exit} while it was loaded; it is tried again");
+            self.note(Level::Warning, text);
+            self.pause(now, &name, false);
+        } else if revision.loading == Loading::Waits {
             let failure = Code::ModuleFailed
                 .because(format!("{name} {exit} while it was loaded"))
                 .hint(format!("see its output: bourse logs {name}"));

@@ -55,7 +55,7 @@ impl Node {
         let starting = instances().filter(|i| i.phase == Phase::Starting).count();
         let due = |accepted: Mono| accepted + config.scale_after <= now.mono;
         let waiting = module.queue.values().map(|id| self.calls[id].accepted);
-        let overdue = waiting.take(limit).filter(|accepted| due(*accepted)).count();
+        let overdue = waiting.take(limit.max(1)).filter(|accepted| due(*accepted)).count();
         let deserved = if alive == 0 && !module.queue.is_empty() { overdue.max(1) } else { overdue };
         let slots_free = self.config.running_max.saturating_sub(self.slots_taken + self.starting());
         let start = deserved
@@ -203,7 +203,7 @@ impl Node {
         let Some(i) = self.instances.get(&process) else { return };
         let config = self.config.of(&i.module);
         let mut due = i.kill_at.unwrap_or(Mono::MAX);
-        if i.phase == Phase::Ready && !i.attached {
+        if i.takes_calls() && !i.attached {
             if i.handed.is_empty() {
                 due = due.min(i.ping_at);
                 if self.may_stop(i) {
@@ -264,6 +264,8 @@ impl Node {
                 let hint = "is something slow in its imports or in on_start? raise `startup` in bourse.toml";
                 self.failed_to_start(now, process, Code::ModuleFailed.because(text).hint(hint));
                 self.kill(now, process, "it took too long to start");
+                // Perhaps it was never forked: a template that hangs is of no use, and ends with what it owes.
+                self.drop_forking_template(process);
             }
             Phase::Ready | Phase::Stopping => {
                 let doom = if i.handed.is_empty() {
@@ -376,15 +378,28 @@ impl Node {
         self.clear_away(&i.module, &i.revision);
     }
 
+    /// Ends the template that an instance was to be forked from.
+    fn drop_forking_template(&mut self, process: ProcessId) {
+        let Some(i) = self.instances.get(&process) else { return };
+        let (name, id) = (i.module.clone(), i.revision.clone());
+        let done = self
+            .modules
+            .get(&name)
+            .and_then(|m| m.revisions.get(&id))
+            .is_some_and(|r| r.loading == Loading::Done);
+        if done {
+            self.drop_template(&name, &id);
+        }
+    }
+
     fn on_crash(&mut self, now: Now, i: &Instance, exit: &Exit) {
         if i.phase == Phase::Starting {
             let revision = self.modules.get(&i.module).and_then(|m| m.revisions.get(&i.revision));
             if matches!(exit, Exit::NotStarted(_))
-                && revision.is_some_and(|r| {
-                    r.kind == Kind::Python && r.template.is_none() && r.not_forkable.is_empty()
-                })
+                && revision.is_some_and(|r| r.kind == Kind::Python && r.not_forkable.is_empty())
             {
-                // Its template died before it could fork: another is started, and nobody need know.
+                // Its template died before it could fork, or forks no more: another is started, and nobody need know.
+                self.drop_template(&i.module, &i.revision);
                 self.pause(now, &i.module, false);
                 return;
             }
@@ -457,6 +472,7 @@ impl Node {
             if module.pause.until.is_some_and(|until| until <= now.mono) {
                 module.pause.until = None;
             }
+            self.load_again(now, name);
             self.keep_minimum(now, name);
         }
     }
@@ -521,7 +537,11 @@ impl Node {
             return;
         }
         self.drain_idle(now);
-        if (self.calls.is_empty() || self.drain_over) && self.instances.is_empty() {
+        if self.calls.is_empty() || self.drain_over {
+            self.dismiss_watchers();
+        }
+        let told = self.drain_over || !self.asked.values().any(|asked| asked.is_of_work());
+        if told && (self.calls.is_empty() || self.drain_over) && self.instances.is_empty() {
             self.drained = true;
             self.timers.clear(&Timer::Drain);
             for (process, _) in std::mem::take(&mut self.templates) {

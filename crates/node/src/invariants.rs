@@ -20,6 +20,8 @@ impl Node {
         let left: Vec<_> = self.calls.values().map(|c| (c.id, &c.function, &c.phase)).collect();
         assert!(left.is_empty(), "calls are left: {left:?}");
         assert!(self.by_origin.is_empty() && self.backlog.is_empty(), "callers are left");
+        assert!(self.watchers.is_empty() && self.watched.is_empty(), "those who wait for ends are left");
+        assert!(self.accepting.is_empty() && self.accepting_bytes == 0, "calls on their way are left");
         assert!(self.asked.is_empty(), "questions to the partitions are left");
         assert!(self.slots_taken == 0 && self.resumable.is_empty(), "slots are left");
         for (process, i) in &self.instances {

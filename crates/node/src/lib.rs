@@ -69,6 +69,9 @@ use module::Module;
 use peers::Peer;
 use timers::{Timer, Timers};
 
+/// What rings without end by a mistake of ours must not hold up the rest.
+const RING_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
+
 /// The composition of all state machines of one daemon.
 pub struct Node {
     config: Config,
@@ -98,6 +101,9 @@ pub struct Node {
     watched: BTreeMap<Origin, CallId>,
     /// Counts the durable calls that have no home of their own.
     intake: u64,
+    /// Durable calls on their way into the store, with their sizes.
+    accepting: BTreeMap<Origin, usize>,
+    accepting_bytes: usize,
     timers: Timers,
     outputs: VecDeque<Output>,
     draining: bool,
@@ -134,6 +140,8 @@ impl Node {
             watchers: BTreeMap::new(),
             watched: BTreeMap::new(),
             intake: 0,
+            accepting: BTreeMap::new(),
+            accepting_bytes: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
             draining: false,
@@ -169,7 +177,13 @@ impl Node {
     /// Does what is due. Call it at or after the time that [`poll_timeout`](Self::poll_timeout) gave.
     pub fn handle_timeout(&mut self, now: Now) {
         self.durable.handle_timeout(now);
+        let mut rung = BTreeSet::new();
         while let Some(timer) = self.timers.pop_due(now.mono) {
+            if !rung.insert(timer.clone()) {
+                debug_assert!(false, "{timer:?} was set to a time that is over, while it rang");
+                self.timers.set(timer, now.mono + RING_AGAIN);
+                continue;
+            }
             match timer {
                 Timer::Call(call) => self.on_call_due(now, call),
                 Timer::Instance(process) => self.on_instance_due(now, process),

@@ -45,6 +45,8 @@ pub(crate) struct Revision {
     pub kind: Kind,
     pub loading: Loading,
     pub template: Option<ProcessId>,
+    /// How often it has been tried without its template saying anything.
+    pub load_attempts: u32,
     /// Empty: the template can fork.
     pub not_forkable: String,
     pub description: v1::Module,
@@ -131,6 +133,7 @@ impl Revision {
             kind,
             loading: Loading::Waits,
             template: None,
+            load_attempts: 0,
             not_forkable: String::new(),
             description: v1::Module::default(),
             version: None,

@@ -155,7 +155,7 @@ impl Node {
             Finished::Unknown(why) => Code::StoreUnavailable
                 .because(format!("the store did not say whether the call took effect: {why}"))
                 .hint("read the state before you call again"),
-            Finished::Refused(refusal) => Code::BadState.because(refusal.to_string()).hint(refusal.hint()),
+            Finished::Refused(refusal) => crate::state::refused(&refusal),
         };
         self.conclude(now, id, Err(failure));
         self.forget(id);

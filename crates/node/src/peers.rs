@@ -169,7 +169,7 @@ impl Node {
             None => Origin::Peer(peer, call.request),
         };
         let refused = |failure| crate::Answer { call: None, result: Err(failure) };
-        if self.by_origin.contains_key(&origin) || self.watched.contains_key(&origin) {
+        if self.is_open(origin) {
             self.refuse_or_expel(now, peer, "it used the number of a request that is not answered again");
             return;
         }
@@ -235,9 +235,16 @@ impl Node {
         }
     }
 
+    /// Whether a request is not answered yet.
+    fn is_open(&self, origin: Origin) -> bool {
+        self.by_origin.contains_key(&origin)
+            || self.watched.contains_key(&origin)
+            || self.accepting.contains_key(&origin)
+    }
+
     fn on_client_await(&mut self, now: Now, peer: PeerId, wanted: &v1::Await) {
         let origin = Origin::Peer(peer, wanted.request);
-        if self.by_origin.contains_key(&origin) || self.watched.contains_key(&origin) {
+        if self.is_open(origin) {
             self.refuse(
                 peer,
                 Code::Protocol.because("it used the number of a request that is not answered again"),

@@ -33,6 +33,16 @@ pub(crate) enum Asked {
     Awaited { origin: crate::Origin, call: CallId },
 }
 
+impl Asked {
+    /// Somebody waits for it who asks about a durable call, or makes one.
+    pub(crate) fn is_of_work(&self) -> bool {
+        match self {
+            Self::Accept(_) | Self::Settle(..) | Self::Seen { .. } | Self::Awaited { .. } => true,
+            Self::Value { .. } | Self::Page { .. } | Self::Finish(_) => false,
+        }
+    }
+}
+
 /// Rows of a page, if the function does not say.
 const ROWS_DEFAULT: u32 = 100;
 /// Most rows of a page.
@@ -129,12 +139,7 @@ impl Node {
             call.lost = true;
             return Code::Conflict.because("the state of this attempt is gone: it is run again");
         }
-        let code = match refusal {
-            Refusal::Behind | Refusal::TooManyLayers => Code::StoreUnavailable,
-            Refusal::ValueTooLong | Refusal::TooManyBytes | Refusal::TooManyWrites => Code::TooLarge,
-            Refusal::Gone | Refusal::NotHome { .. } | Refusal::TooManyReads => Code::BadState,
-        };
-        code.because(refusal.to_string()).hint(refusal.hint())
+        refused(refusal)
     }
 
     /// Carries what the partitions have to say.
@@ -217,6 +222,23 @@ impl Node {
         if let Some(peer) = self.instances.get(&process).and_then(|i| i.peer) {
             self.send(peer, message, payload);
         }
+    }
+}
+
+/// What a refusal is to a caller.
+pub(crate) fn refused(refusal: &Refusal) -> v1::Failure {
+    let code = match refusal {
+        Refusal::Behind | Refusal::TooManyLayers => Code::StoreUnavailable,
+        Refusal::ValueTooLong
+        | Refusal::TooManyBytes
+        | Refusal::TooManyWrites
+        | Refusal::RecordTooLong(_) => Code::TooLarge,
+        Refusal::Gone | Refusal::NotHome { .. } | Refusal::TooManyReads => Code::BadState,
+    };
+    let failure = code.because(refusal.to_string()).hint(refusal.hint());
+    match code {
+        Code::StoreUnavailable => failure.retry_after(std::time::Duration::from_secs(1)),
+        _ => failure,
     }
 }
 

@@ -40,6 +40,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const EMITTED_MAX: usize = 10_000;
 /// The most bytes of their arguments.
 const EMITTED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The most durable calls that are on their way into the store.
+const ACCEPTING_MAX: usize = 10_000;
+/// The most bytes of their arguments.
+const ACCEPTING_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What is kept of a failure's texts, in bytes.
 const FAILURE_TEXT_BYTES_MAX: usize = 64 * 1024;
 
@@ -83,6 +87,18 @@ impl Node {
             self.answer(origin, Answer { call: None, result: Err(failure) });
             return;
         }
+        if self.accepting.len() >= ACCEPTING_MAX
+            || self.accepting_bytes + call.payload.len() > ACCEPTING_BYTES_MAX
+        {
+            let failure = Code::QueueFull
+                .because(format!("{} durable calls are on their way into the store", self.accepting.len()))
+                .hint("the store is slower than its callers: try again later")
+                .retry_after(Duration::from_secs(1));
+            self.answer(origin, Answer { call: None, result: Err(failure) });
+            return;
+        }
+        self.accepting.insert(origin, call.payload.len());
+        self.accepting_bytes += call.payload.len();
         let function = call.function.clone();
         let wait = (call.mode == Mode::Sync).then(|| self.timeout_of(&call));
         let home = if call.idempotency_key.is_empty() {
@@ -167,11 +183,13 @@ impl Node {
 
     pub(crate) fn on_accept_answer(&mut self, now: Now, accepting: Accepting, answer: durable::Answer) {
         let Accepting { origin, function, wait } = accepting;
+        self.accepting_bytes -= self.accepting.remove(&origin).unwrap_or_default();
         let failure = match answer {
             durable::Answer::Accepted { call, first } => {
                 self.event(Event::Accepted { call, function, first });
                 match wait {
                     None => self.answer(origin, Answer { call: Some(call), result: Ok(Success::default()) }),
+                    Some(_) if self.draining => self.dismiss(Watcher::Caller(origin), call),
                     Some(wait) if first => self.watch_call(call, Watcher::Caller(origin), now.mono + wait),
                     // It may have ended long ago.
                     Some(wait) => self.on_await(now, origin, call, wait),
@@ -181,10 +199,7 @@ impl Node {
             durable::Answer::Finished(Finished::Unknown(why)) => Code::StoreUnavailable
                 .because(format!("the store did not say whether the call was accepted: {why}"))
                 .hint("call again with the same idempotency key, so that it is not run twice"),
-            durable::Answer::Finished(Finished::Refused(refusal)) => Code::StoreUnavailable
-                .because(refusal.to_string())
-                .hint(refusal.hint())
-                .retry_after(Duration::from_secs(1)),
+            durable::Answer::Finished(Finished::Refused(refusal)) => crate::state::refused(&refusal),
             durable::Answer::Finished(Finished::StoreFailed(why)) | durable::Answer::StoreFailed(why) => {
                 store_unavailable(&why)
             }
@@ -432,6 +447,29 @@ impl Node {
                 ))
                 .hint(format!("GET /v1/calls/{call} tells what becomes of it"));
             self.answer(origin, Answer { call: Some(call), result: Err(failure) });
+        }
+    }
+
+    /// The node stops: whoever still waits is told that the call goes on without it.
+    pub(crate) fn dismiss_watchers(&mut self) {
+        let calls: Vec<CallId> = self.watchers.keys().copied().collect();
+        for call in calls {
+            for watcher in self.watchers_of(call) {
+                self.dismiss(watcher, call);
+            }
+        }
+    }
+
+    fn dismiss(&mut self, watcher: Watcher, call: CallId) {
+        let failure = Code::ShuttingDown
+            .because(format!(
+                "the daemon stopped before call {call} ended; it is done when the daemon is back"
+            ))
+            .hint(format!("GET /v1/calls/{call} tells what becomes of it"))
+            .retry_after(Duration::from_secs(1));
+        match watcher {
+            Watcher::Caller(origin) => self.answer(origin, Answer { call: Some(call), result: Err(failure) }),
+            Watcher::Ticket(ticket) => self.outputs.push_back(Output::Told { ticket, told: Err(failure) }),
         }
     }
 

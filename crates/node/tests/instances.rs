@@ -2,7 +2,7 @@
 
 mod common;
 
-use bourse_node::{Config, Input, Kind};
+use bourse_node::{Config, Exit, Input, Kind};
 use bourse_wire::v1::to_worker::Message as ToWorker;
 use common::Step::{Crash, Freeze, Hang, Return, Run};
 use common::{Module, Start, Step, World, config, ms};
@@ -362,4 +362,55 @@ fn a_second_connection_with_the_same_secret_wins() {
     w.call("m.f");
     w.run(1);
     assert!(matches!(w.mail[&new].last(), Some((ToWorker::Invoke(_), _))));
+}
+
+#[test]
+fn an_idle_instance_whose_end_is_reported_before_its_connection_s_keeps_no_timer_ringing() {
+    // Its ping falls into the gap between the two.
+    let mut w = World::new().deploy(Module::new("m", "r1").function("f", [Return("x")]));
+    let ticket = w.call("m.f");
+    w.settle();
+    w.ok(ticket);
+    let process = w.of("m")[0];
+    w.run(4_900);
+    w.input(Input::Exited { process, exit: Exit::Signal(9) });
+    w.run(200);
+    w.run(10_000).node.check_quiet();
+}
+
+#[test]
+fn a_template_that_hangs_is_replaced() {
+    // An instance is never forked: its order is parked until the template ends.
+    let mut w =
+        World::new().deploy(Module::new("m", "r1").function("f", [Return("x")]).instances(Start::Never));
+    let template = *w.processes.iter().find(|(_, p)| p.template && p.alive).expect("a template").0;
+    w.call("m.f");
+    w.run(40_000);
+    assert!(!w.processes[&template].alive, "it is ended with what it owes");
+    w.save(Module::new("m", "r2").function("f", [Return("y")])).run(1_000);
+    let ticket = w.call("m.f");
+    w.settle();
+    assert_eq!(w.ok(ticket), "y");
+}
+
+#[test]
+fn a_template_that_is_killed_while_it_loads_is_tried_again() {
+    let mut w = World::new();
+    w.save(Module::new("m", "r1").function("f", [Return("x")]).load_ms(1_000)).run(100);
+    for _ in 0..2 {
+        let template = *w.processes.iter().rfind(|(_, p)| p.template && p.alive).expect("a template").0;
+        w.kill_9(template).run(600);
+    }
+    let ticket = w.call("m.f");
+    w.settle();
+    assert_eq!(w.ok(ticket), "x");
+    // Not for ever.
+    w.save(Module::new("n", "r1").function("f", [Return("x")]).load_ms(100_000)).run(100);
+    for _ in 0..4 {
+        let template = *w.processes.iter().rfind(|(_, p)| p.template && p.alive).expect("a template").0;
+        w.kill_9(template).run(5_000);
+    }
+    let ticket = w.call("n.f");
+    w.settle();
+    assert_eq!(w.code(ticket), "module_failed");
 }

@@ -435,6 +435,44 @@ fn a_stopped_node_leaves_what_it_has_not_begun() {
 }
 
 #[test]
+fn who_waits_for_a_durable_call_is_told_when_the_node_stops() {
+    let module = Module::new("m", "r1")
+        .function("f", [Fail("boom")])
+        .option("f", "retry", r#"{"pause": "1m"}"#)
+        .function("slow", [Run(200), Return("x")])
+        .option("slow", "retry", "2");
+    let mut w = with(Config { running_max: 1, ..config() }).deploy(module);
+    // One waits for its next attempt, one runs, one waits for an instance, one is on its way into the store.
+    let again = w.call("m.f");
+    w.run(100);
+    let (runs, waits) = (w.call("m.slow"), w.call("m.slow"));
+    w.run(50);
+    let accepting = w.call("m.slow");
+    w.input(Input::Drain).run(10_000);
+    assert!(w.drained);
+    assert_eq!(w.ok(runs), "x");
+    for ticket in [again, waits, accepting] {
+        assert_eq!(w.code(ticket), "shutting_down");
+        w.id(ticket);
+    }
+}
+
+#[test]
+fn a_result_that_the_store_does_not_take_is_a_dead_letter_and_harms_nobody() {
+    let module = Module::new("m", "r1")
+        .function("big", [Step::ReturnBytes(20 * 1024 * 1024)])
+        .function("fine", [Return("x")]);
+    let mut w = with(Config { payload_bytes_max: 32 * 1024 * 1024, ..config() }).deploy(module);
+    let big = w.start("m.big", "");
+    let fine: Vec<_> = (0..20).map(|_| w.start("m.fine", "")).collect();
+    w.run(2_000);
+    assert_eq!(w.look(w.id(big)), "dead 1");
+    for ticket in fine {
+        assert_eq!(w.look(w.id(ticket)), "done x");
+    }
+}
+
+#[test]
 fn a_store_that_is_away_for_a_while_costs_time_only() {
     let module = Module::new("m", "r1")
         .function("add", [Read("n"), Increment("n"), Return("")])

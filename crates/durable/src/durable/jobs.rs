@@ -263,7 +263,7 @@ impl Durable {
             }
             not => {
                 if let Finished::Unknown(_) = not {
-                    self.begin_doubt(key::home(call), new.lane().to_owned(), call);
+                    self.begin_doubt(key::home(call), new.lane().to_owned(), call, false);
                 }
                 self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
                 if let Some(unique) = unique {
@@ -305,7 +305,7 @@ impl Durable {
                 }
                 self.spread(pieces, at);
             }
-            Finished::Unknown(_) => self.begin_doubt(at, lane, call),
+            Finished::Unknown(_) => self.begin_doubt(at, lane, call, true),
             _ => {}
         }
     }

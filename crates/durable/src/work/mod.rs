@@ -152,8 +152,9 @@ pub(crate) struct Work {
     pub(crate) recovery: Recovery,
     /// Jobs to be tried again, each at its time.
     pub(crate) again: BTreeMap<(Mono, JobId), Job>,
-    /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned.
-    pub(crate) unsure: BTreeMap<PartitionId, BTreeSet<(String, CallId)>>,
+    /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned: in which lane, and whether
+    /// they were taken.
+    pub(crate) unsure: BTreeMap<PartitionId, BTreeSet<(String, CallId, bool)>>,
     /// Outgoing records that are being carried over: from where, to where, of which call.
     pub(crate) carried: BTreeSet<(PartitionId, PartitionId, CallId)>,
     /// What still has to be carried over before a doubt is over.

@@ -114,9 +114,15 @@ impl Durable {
         }
     }
 
-    pub(in crate::durable) fn begin_doubt(&mut self, at: PartitionId, lane: String, call: CallId) {
+    pub(in crate::durable) fn begin_doubt(
+        &mut self,
+        at: PartitionId,
+        lane: String,
+        call: CallId,
+        taken: bool,
+    ) {
         let new = !self.work.unsure.contains_key(&at);
-        self.work.unsure.entry(at).or_default().insert((lane, call));
+        self.work.unsure.entry(at).or_default().insert((lane, call, taken));
         if new {
             self.probe(at);
         }
@@ -131,9 +137,12 @@ impl Durable {
 
     /// What the partition had for others has been carried over: the store says how each call stands.
     pub(super) fn end_doubt(&mut self, partition: PartitionId) {
-        for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
-            self.work.leaves(call);
-            self.work.lane(&lane).remove_taken(call);
+        for (lane, call, taken) in self.work.unsure.remove(&partition).unwrap_or_default() {
+            if taken {
+                self.work.leaves(call);
+                self.work.lane(&lane).remove_taken(call);
+            }
+            // One that was to be accepted may be in memory, and even run, if somebody has looked meanwhile.
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);
         }
