@@ -47,6 +47,12 @@ enum Command {
     Call(client::call::Call),
     /// Call a function once for each item of a list
     Map(client::map::Map),
+    /// Show durable calls, and what became of them
+    Calls(client::calls::Calls),
+    /// Show dead letters, try them again, forget them
+    Dead(client::calls::Dead),
+    /// Show how many durable calls wait
+    Queue(client::calls::Queue),
     /// Show modules and instances
     Ps(client::ps::Ps),
     /// Show what the daemon and its functions said
@@ -200,6 +206,9 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Up(up) => serve(up),
         Command::Call(call) => client::call::run(call),
         Command::Map(map) => client::map::run(map),
+        Command::Calls(calls) => client::calls::calls(calls),
+        Command::Dead(dead) => client::calls::dead(dead),
+        Command::Queue(queue) => client::calls::queue(queue),
         Command::Ps(ps) => client::ps::run(ps),
         Command::Logs(logs) => client::logs::run(logs),
         Command::New(new) => client::new::run(new),

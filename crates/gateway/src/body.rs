@@ -12,14 +12,14 @@ use hyper::body::{Body, Incoming};
 /// The most that is set aside for a body before it is there: a client's word is not worth more.
 const TRUST_BYTES_MAX: usize = 64 * 1024;
 
-/// All bodies being put together, in bytes.
+/// All bodies that are held for requests in progress, in bytes.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: AtomicUsize,
 }
 
-/// A body's part of the budget.
-struct Share<'b> {
+/// A body's part of the budget, until its request is answered.
+pub(crate) struct Share<'b> {
     budget: &'b Budget,
     bytes: usize,
 }
@@ -35,7 +35,7 @@ impl Share<'_> {
         let take = |left: usize| left.checked_sub(bytes);
         if self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return Err(Code::NoCapacity
-                .because("too many large requests are being read at once")
+                .because("too many large requests are in progress")
                 .retry_after(Duration::from_secs(1)));
         }
         self.bytes += bytes;
@@ -49,19 +49,19 @@ impl Drop for Share<'_> {
     }
 }
 
-/// The whole body. What came in one piece is not copied.
-pub(crate) async fn read(
+/// The whole body, and its share of the budget. What came in one piece is not copied, and too small to count.
+pub(crate) async fn read<'b>(
     body: &mut Incoming,
     bytes_max: usize,
-    budget: &Budget,
-) -> Result<Bytes, v1::Failure> {
+    budget: &'b Budget,
+) -> Result<(Bytes, Option<Share<'b>>), v1::Failure> {
     let declared = body.size_hint().lower();
     if declared > bytes_max as u64 {
         return Err(too_large(bytes_max));
     }
-    let Some(first) = next(body).await? else { return Ok(Bytes::new()) };
+    let Some(first) = next(body).await? else { return Ok((Bytes::new(), None)) };
     if body.is_end_stream() && first.len() <= bytes_max {
-        return Ok(first);
+        return Ok((first, None));
     }
     let mut share = Share { budget, bytes: 0 };
     let mut all = BytesMut::with_capacity((declared as usize + first.len()).min(TRUST_BYTES_MAX));
@@ -74,7 +74,7 @@ pub(crate) async fn read(
         all.extend_from_slice(&bytes);
         piece = if body.is_end_stream() { None } else { next(body).await? };
     }
-    Ok(all.freeze())
+    Ok((all.freeze(), Some(share)))
 }
 
 /// The next piece of data; trailers are skipped.

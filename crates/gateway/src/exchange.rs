@@ -44,6 +44,8 @@ pub(crate) struct Exchange<'g> {
     pub(crate) pulse: &'g Pulse,
     pub(crate) parts: Parts,
     pub(crate) body: &'g mut Incoming,
+    /// What its body takes of all that is held.
+    pub(crate) share: Option<body::Share<'g>>,
     /// Somebody wanted the body.
     pub(crate) begun: bool,
     /// The call that it became.
@@ -171,7 +173,9 @@ impl Exchange<'_> {
         }
         self.begun = true;
         let shared = &self.gateway.shared;
-        let body = body::read(self.body, shared.config.limits.body_bytes_max, &shared.budget).await?;
+        let limit = shared.config.limits.body_bytes_max;
+        let (body, share) = body::read(self.body, limit, &shared.budget).await?;
+        self.share = share;
         self.pulse.enter(Phase::Busy, Instant::now());
         shared.meters.bytes_in.increment(body.len() as u64);
         Ok(body)

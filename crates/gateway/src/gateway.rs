@@ -141,12 +141,14 @@ impl Gateway {
             pulse,
             parts,
             body: &mut body,
+            share: None,
             begun: false,
             call: None,
             trace: None,
         };
         let (outcome, target) = exchange.run(cors.as_ref()).await;
         let (call, trace, begun) = (exchange.call, exchange.trace.take(), exchange.begun);
+        drop(exchange);
         let mut response =
             outcome.unwrap_or_else(|failure| problem::respond(&failure, call, self.shared.config.dev));
         if let Some(cors) = cors {

@@ -208,7 +208,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// A request body, in bytes. Past it: 413.
     pub body_bytes_max: usize,
-    /// All request bodies being read at once, in bytes, as far as they came in more than one piece. Past it: 503.
+    /// All request bodies that are held until their requests are answered, in bytes, as far as they came in more than one
+    /// piece. Past it: 503.
     pub bodies_bytes_max: usize,
     /// A request's line and headers, in bytes. Past it: 431.
     pub header_bytes_max: usize,

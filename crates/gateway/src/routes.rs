@@ -239,7 +239,11 @@ impl Routes {
             search.captured.iter().map(|&i| segments[i].clone().into_owned()).collect();
         if let Some(from) = rest {
             let rest = segments[from..].join("/");
-            if rest.split('/').any(|s| matches!(s, "." | "..")) {
+            // Whoever joins it to a folder must not end up outside.
+            if rest.starts_with('/')
+                || rest.contains('\0')
+                || rest.split('/').any(|s| matches!(s, "." | ".."))
+            {
                 return Err(uri::Error::Climbs);
             }
             values.push(rest);

@@ -12,7 +12,7 @@ pub(crate) enum Error {
     Percent,
     #[error("percent-encoded bytes that are not UTF-8")]
     Utf8,
-    #[error("a path that climbs (. or .. as a segment)")]
+    #[error("a path that climbs, is absolute, or holds a NUL")]
     Climbs,
     #[error("a query of more than {QUERY_PARAMETERS_MAX} parameters")]
     TooMany,

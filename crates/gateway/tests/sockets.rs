@@ -42,7 +42,7 @@ async fn calls_and_answers() {
         (get("/v1/call/demo.echo"), 405, "only POST"),
         (post("/v1/call/demo.echo", "{}"), 422, "missing: body"),
         (post("/v1/call/demo.echo", "{"), 400, "not JSON"),
-        (post("/v1/call/demo.echo?mode=later", "[1]"), 400, "not supported yet"),
+        (post("/v1/call/demo.echo?mode=later", "[1]"), 400, "there is no mode later"),
         (
             post("/v1/call/demo.terms?timeout=5s&queue_wait=20ms&version=%5E1.2", "{}"),
             200,
@@ -372,7 +372,7 @@ async fn durable_calls() {
     let id = |n: u64| bourse_wire::id::CallId::new(n, [7; 10]);
 
     // 1. Accepted, with a place to look.
-    let post = "POST /v1/call/demo.echo?mode=async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{\"x\": 12}";
+    let post = "POST /v1/call/demo.echo?mode=async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n{\"body\": 12}";
     let accepted = world.ask(post).await;
     assert!(
         accepted.starts_with("HTTP/1.1 202") && accepted.contains("location: /v1/calls/00000000-"),

@@ -71,6 +71,11 @@ impl Node {
         }
     }
 
+    /// Whether a connection has said an acceptable hello.
+    pub fn knows(&self, peer: PeerId) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
     fn on_client(&mut self, now: Now, peer: PeerId, message: FromPeer, payload: Bytes) {
         match message {
             FromPeer::Call(call) => self.on_peer_call(now, peer, None, call, payload),

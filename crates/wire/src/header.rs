@@ -7,6 +7,17 @@ use prost::Message;
 /// The longest header frame, in bytes. State rides in headers, so this is above the largest state value.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// The longest header frame of a message that carries no state, in bytes.
+pub const HEADER_PLAIN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Whether a frame to a node may have this length, told by its first byte: only `Result`, `Call`, `Read` and `Scan` carry
+/// state, and nobody may send those before a hello. What is decoded takes many times its length in memory.
+pub fn is_length_of_node(frame: &[u8]) -> bool {
+    const STATEFUL: [u8; 4] = [2, 3, 6, 7];
+    frame.len() <= HEADER_PLAIN_BYTES_MAX
+        || frame.first().is_some_and(|tag| STATEFUL.iter().any(|field| field << 3 | 2 == *tag))
+}
+
 /// A header frame that is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -48,6 +59,23 @@ mod tests {
             decode::<v1::ToNode>(Bytes::from(vec![0; HEADER_BYTES_MAX + 1])),
             Err(Error::TooLong(HEADER_BYTES_MAX + 1))
         );
+    }
+
+    #[test]
+    fn only_what_carries_state_is_long() {
+        let long = |message| {
+            let mut frame = encode(&v1::ToNode { message: Some(message) }).to_vec();
+            frame.resize(HEADER_PLAIN_BYTES_MAX + 1, 0);
+            is_length_of_node(&frame)
+        };
+        use v1::to_node::Message;
+        assert!(long(Message::Result(v1::Result { seq: 1, ..Default::default() })));
+        assert!(long(Message::Call(v1::Call { request: 1, ..Default::default() })));
+        assert!(long(Message::Read(v1::Read { request: 1, ..Default::default() })));
+        assert!(long(Message::Scan(v1::Scan { request: 1, ..Default::default() })));
+        assert!(!long(Message::Hello(v1::Hello { pid: 1, ..Default::default() })));
+        assert!(!long(Message::Wait(v1::Wait { attempt: 1, ..Default::default() })));
+        assert!(is_length_of_node(&[]));
     }
 
     #[test]

@@ -34,7 +34,8 @@ Examples:
   bourse call shop.price '{\"item\": \"tea\", \"amount\": 3}' --timeout 5s
   bourse call photos.resize @cat.jpg > small.jpg
   bourse call pages.title @- --content-type text/html < index.html
-  bourse call shop.price item=tea --json | jq .result")]
+  bourse call shop.price item=tea --json | jq .result
+  bourse calls $(bourse call shop.order item=tea --async) --wait")]
 pub(crate) struct Call {
     #[command(flatten)]
     target: Target,
@@ -44,6 +45,9 @@ pub(crate) struct Call {
     /// What @FILE is, such as application/json or text/html [default: by its name, or application/octet-stream]
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// A second call of the function with this key, within a day, is the first one
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// Print the whole answer or problem as JSON
     #[arg(long)]
     json: bool,
@@ -66,8 +70,8 @@ pub(super) struct Target {
     /// Which version of the module, such as ^1.2 [default: any]
     #[arg(long, value_name = "REQUIREMENT")]
     version: Option<String>,
-    /// Not supported yet
-    #[arg(long = "async", hide = true)]
+    /// Do not wait for the result: print the call's id once it is stored. It is run until it succeeds, or is a dead letter
+    #[arg(long = "async")]
     asynchronous: bool,
     /// Not supported yet
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
@@ -77,11 +81,6 @@ pub(super) struct Target {
 impl Target {
     /// The path of its calls.
     pub(super) fn path(&self) -> Result<String, Error> {
-        if self.asynchronous {
-            return Err(Error::Usage(
-                "--async is not supported yet\n  hint: leave it out, and wait for the answer".to_owned(),
-            ));
-        }
         if self.horizon.is_some() {
             return Err(Error::Usage(
                 "--horizon is not supported yet\n  hint: leave it out: every call stays on this machine"
@@ -98,8 +97,13 @@ impl Target {
                 self.function
             )));
         }
-        let terms =
-            [("timeout", &self.timeout), ("queue_wait", &self.queue_wait), ("version", &self.version)];
+        let mode = self.asynchronous.then(|| "async".to_owned());
+        let terms = [
+            ("timeout", &self.timeout),
+            ("queue_wait", &self.queue_wait),
+            ("version", &self.version),
+            ("mode", &mode),
+        ];
         let terms: Vec<String> = terms
             .iter()
             .filter_map(|(name, value)| Some(format!("{name}={}", encoded(value.as_ref()?))))
@@ -113,7 +117,13 @@ pub(crate) fn run(call: &Call) -> anyhow::Result<u8> {
     let path = call.target.path()?;
     let daemon = Daemon::new(call.reach.find()?)?;
     let body = arguments::body(&call.arguments, call.content_type.as_deref())?;
-    let ask = Ask { method: Method::POST, path, content_type: Some(body.content_type), body: body.bytes };
+    let ask = Ask {
+        method: Method::POST,
+        path,
+        content_type: Some(body.content_type),
+        idempotency_key: call.idempotency_key.clone(),
+        body: body.bytes,
+    };
     let answer = block_on(daemon.ask(ask))??;
     if call.json {
         return whole(&answer);
@@ -127,6 +137,10 @@ pub(crate) fn run(call: &Call) -> anyhow::Result<u8> {
             );
         }
         return Err(Error::Refused(text).into());
+    }
+    if let (202, true, Some(id)) = (answer.status, call.target.asynchronous, &answer.call) {
+        writeln!(io::stdout(), "{id}")?;
+        return Ok(OK);
     }
     show(&answer)?;
     if answer.status >= 400 {

@@ -39,12 +39,13 @@ pub(super) struct Connection<'d> {
 }
 
 /// What is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ask {
     pub(super) method: Method,
     /// With the query, encoded.
     pub(super) path: String,
     pub(super) content_type: Option<String>,
+    pub(super) idempotency_key: Option<String>,
     pub(super) body: Bytes,
 }
 
@@ -111,9 +112,7 @@ impl Daemon {
 
     /// A path that gives JSON.
     pub(super) async fn json(&self, path: &str) -> Result<serde_json::Value, Error> {
-        let answer = self
-            .ask(Ask { method: Method::GET, path: path.to_owned(), content_type: None, body: Bytes::new() })
-            .await?;
+        let answer = self.ask(Ask { method: Method::GET, path: path.to_owned(), ..Ask::default() }).await?;
         if let Some(problem) = super::json::problem(&answer) {
             return Err(Error::Refused(problem.text()));
         }
@@ -140,6 +139,9 @@ impl Connection<'_> {
         }
         if let Some(content_type) = ask.content_type {
             request = request.header(CONTENT_TYPE, content_type);
+        }
+        if let Some(key) = ask.idempotency_key {
+            request = request.header("idempotency-key", key);
         }
         let request = request
             .body(Full::new(ask.body))

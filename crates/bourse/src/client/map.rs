@@ -88,6 +88,7 @@ async fn all(daemon: &Daemon, path: &str, items: Vec<String>, map: &Map) -> anyh
                         path: path.to_owned(),
                         content_type,
                         body: Bytes::from(item),
+                        ..Ask::default()
                     };
                     // Whoever takes the results outlives the lanes.
                     let _ = done.send((i, connection.ask(ask).await?));

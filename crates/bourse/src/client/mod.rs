@@ -11,6 +11,7 @@
 pub(crate) mod arguments;
 pub(crate) mod backup;
 pub(crate) mod call;
+pub(crate) mod calls;
 mod error;
 mod http;
 mod json;

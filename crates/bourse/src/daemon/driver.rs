@@ -29,7 +29,7 @@ use super::files::Contact;
 use super::keeper::KeeperLine;
 use super::lister::List;
 use super::store::StoreThreads;
-use super::{events, views};
+use super::{events, logs, views};
 use crate::config::Config;
 
 pub(super) struct Driver {
@@ -87,6 +87,7 @@ impl Driver {
         let mut arrivals = Vec::new();
         let mut http = Vec::with_capacity(EVENTS_PER_TURN);
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut upkeep = tokio::time::interval(UPKEEP);
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
         tokio::pin!(timer);
         self.handle(Input::Recover);
@@ -118,6 +119,7 @@ impl Driver {
                     None => self.on_keeper_gone()?,
                 },
                 Some(message) = self.deployed.recv() => self.on_deployer(message),
+                _ = upkeep.tick() => logs::trim_all(&self.config.data()),
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
                 _ = terminate.recv() => self.stop("terminated"),
                 _ = interrupt.recv() => self.stop("interrupted"),
@@ -161,6 +163,17 @@ impl Driver {
             Arrival::Opened { .. } => {}
             Arrival::Frame { connection, header, payload } => {
                 let peer = PeerId(connection.0);
+                let known = self.node.knows(peer);
+                if !header::is_length_of_node(&header)
+                    || (!known && header.len() > header::HEADER_PLAIN_BYTES_MAX)
+                {
+                    tracing::warn!(
+                        connection = connection.0,
+                        "a connection is closed: its message is too long"
+                    );
+                    self.transport.close(connection);
+                    return;
+                }
                 match header::decode::<v1::ToNode>(header) {
                     Ok(message) => self.handle(Input::Frame { peer, message: message.message, payload }),
                     Err(error) => {
@@ -553,9 +566,26 @@ impl Driver {
         }
         let failures = self.node.modules().filter(|m| m.serving.is_none());
         let failures: BTreeMap<_, _> = failures.filter_map(|m| Some((m.name, m.failure?))).collect();
-        let routes = Routes::new(&served, &extra).or_else(|conflict| {
-            problems.push((PLACE.to_owned(), conflict.to_string(), "the routes of bourse.toml are left out"));
-            Routes::new(&served, &[])
+        let routes = Routes::new(&served, &extra).or_else(|_| {
+            // Whatever is wrong with one module is not to keep the others from being served.
+            let mut good: Vec<Deployed> = Vec::new();
+            for deployed in served {
+                good.push(deployed);
+                if let Err(conflict) = Routes::new(&good, &[]) {
+                    let mut module = good.pop().map(|deployed| deployed.module).unwrap_or_default();
+                    problems.push((module.name.clone(), conflict.to_string(), "its routes are left out"));
+                    module.functions.iter_mut().for_each(|f| f.http.clear());
+                    good.push(Deployed { module });
+                    if Routes::new(&good, &[]).is_err() {
+                        good.pop();
+                    }
+                }
+            }
+            Routes::new(&good, &extra).or_else(|conflict| {
+                let text = conflict.to_string();
+                problems.push((PLACE.to_owned(), text, "the routes of bourse.toml are left out"));
+                Routes::new(&good, &[])
+            })
         });
         match routes {
             Ok(routes) => self.gateway.set_routes(routes.with_failures(failures)),
@@ -587,6 +617,9 @@ impl Driver {
         }
     }
 }
+
+/// How often the logs of running instances are looked at.
+const UPKEEP: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Plans that are kept although they may not be needed any more.
 const PLANS_MAX: usize = 10_000;

@@ -26,6 +26,28 @@ pub(crate) fn rotate(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Rotates the logs of modules while instances write to them: what is there is copied, and the file begun anew. What is
+/// written in between is lost.
+pub(super) fn trim_all(data: &Path) {
+    let Ok(entries) = fs::read_dir(data.join("logs")) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_module = path.extension().is_some_and(|e| e == "log") && path != of_daemon(data);
+        if is_module && fs::metadata(&path).is_ok_and(|found| found.len() >= BYTES_MAX) {
+            // Rarely, and never on the loop: a copy takes its time.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = trim(&path) {
+                    tracing::warn!("the log {} can't be rotated: {error}", path.display());
+                }
+            });
+        }
+    }
+}
+
+fn trim(path: &Path) -> io::Result<()> {
+    fs::copy(path, path.with_extension("log.1"))?;
+    OpenOptions::new().write(true).open(path)?.set_len(0)
+}
+
 /// A log file that rotates by itself.
 pub(crate) struct Rotating {
     path: PathBuf,
@@ -46,7 +68,7 @@ impl Write for Rotating {
     /// Each write is a whole line, so a file ends with one.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.bytes >= BYTES_MAX {
-            *self = Self::open(std::mem::take(&mut self.path))?;
+            *self = Self::open(self.path.clone())?;
         }
         self.file.write_all(line)?;
         self.bytes += line.len() as u64;
@@ -61,6 +83,18 @@ impl Write for Rotating {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_is_trimmed_under_its_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.log");
+        let mut writer = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        writer.write_all(b"before\n").unwrap();
+        trim(&path).unwrap();
+        writer.write_all(b"after\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"after\n");
+        assert_eq!(fs::read(path.with_extension("log.1")).unwrap(), b"before\n");
+    }
 
     #[test]
     fn a_log_rotates() {

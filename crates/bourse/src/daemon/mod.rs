@@ -49,6 +49,7 @@ pub(crate) fn run(config: Config, ready_file: Option<&Path>) -> anyhow::Result<(
 
 async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let clock = clock::Clock::start();
+    let files = raise_files();
     config.check_folder()?;
     let data = config.data();
     files::make_data(&data)?;
@@ -60,7 +61,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     // Bound first: that another daemon is there already should be known before anything is started.
     let (to_driver, http_events) = mpsc::unbounded_channel();
     let seed = files::entropy()?;
-    let gateway = Gateway::new(gateway_config(&config, seed, scrape), to_driver);
+    let gateway = Gateway::new(gateway_config(&config, seed, scrape, files), to_driver);
     let listener = gateway.listen(config.http()).map_err(|e| {
         anyhow::anyhow!(
             "{e}\n  hint: {}",
@@ -153,6 +154,19 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
 /// them may come at once.
 const FRAMES_MAX: u32 = 100_000;
 
+/// Descriptors that are not for HTTP connections: for instances, the store, the folder.
+const FILES_KEPT: usize = 256;
+
+/// Raises the number of files that this process may have open as far as it may be; that number. Connections should not
+/// use up what instances need.
+fn raise_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
 /// How long answers that were given have to leave when the daemon stops.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -170,6 +184,7 @@ fn gateway_config(
     config: &Config,
     seed: [u8; 32],
     scrape: bourse_gateway::metrics::Scrape,
+    files: usize,
 ) -> bourse_gateway::Config {
     // Trace ids are seen by strangers; what secrets are made from must not be.
     let public = blake3::derive_key("bourse 2026 trace ids", &seed);
@@ -182,7 +197,11 @@ fn gateway_config(
         hosts: config.list("hosts"),
         origins: config.list("origins"),
         dev: config.flag("dev"),
-        limits: Limits { body_bytes_max: config.payload(), ..Limits::default() },
+        limits: Limits {
+            body_bytes_max: config.payload(),
+            connections_max: Limits::default().connections_max.min(files.saturating_sub(FILES_KEPT).max(1)),
+            ..Limits::default()
+        },
         seed: [word(0), word(8)],
         scrape: Some(scrape),
     }

@@ -93,7 +93,6 @@ fn failures_are_told_and_have_exit_statuses() {
         (&["shop.price", "tea"], "hint: write name=tea, or '[\"tea\"]'"),
         (&["shop.price", "item=a", "item=b"], "item is given twice"),
         (&["shop.price", "@nowhere"], "nowhere cannot be read"),
-        (&["shop.price", "--async"], "--async is not supported yet"),
         (&["shop.price", "--horizon", "machine"], "--horizon is not supported yet"),
         (&["shop.price", "--retries", "3"], "unexpected argument"),
     ] {
@@ -159,4 +158,57 @@ fn ps_shows_modules_and_instances() {
     assert!(line("broken ").contains("failed: ") && line("INSTANCE").contains("RUNNING"));
     let text = folder.run(&["ps", "--functions"]).text();
     assert!(text.contains("shop.price(item: str, amount?: int)"), "{text}");
+}
+
+#[test]
+fn durable_calls_are_seen_waited_for_and_buried() {
+    let source = r#"
+from bourse import function
+
+@function
+def fine(n: int):
+    return {"n": n}
+
+@function(retry=1)
+def bad():
+    raise ValueError("it is what it is")
+"#;
+    let folder = Folder::with(&[("work.py", source)]);
+    let _daemon = folder.up(&[]);
+    folder.run(&["calls"]).exits(0);
+    assert_eq!(folder.run(&["calls"]).text(), "no durable calls\n");
+
+    // 1. An id, and what became of it.
+    let id = folder.run(&["call", "work.fine", "n=3", "--async"]).text();
+    let done = folder.run(&["calls", id.trim(), "--wait", "--json"]).exits(0).json();
+    assert_eq!((&done["status"], &done["result"]), (&json!("done"), &json!({"n": 3})));
+    let text = folder.run(&["calls", id.trim()]).text();
+    assert!(text.contains("work.fine") && text.contains("done"), "{text}");
+    folder.run(&["calls", id.trim(), "--cancel"]).exits(1).says("could not be cancelled any more");
+
+    // 2. One key, one call.
+    let keyed = || folder.run(&["call", "work.fine", "n=4", "--async", "--idempotency-key", "k"]).text();
+    assert_eq!(keyed(), keyed());
+
+    // 3. A dead letter.
+    folder.run(&["call", "work.bad"]).exits(1).says("ValueError");
+    let dead = folder.run(&["dead", "--json"]).exits(0).json();
+    let letter = dead["calls"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(dead["calls"].as_array().unwrap().len(), 1);
+    let text = folder.run(&["dead", "show", &letter]).text();
+    assert!(text.contains("ValueError: it is what it is"), "{text}");
+    assert_eq!(folder.run(&["dead", "replay", "--all"]).text(), "replayed: 1\n");
+    folder.run(&["calls", &letter, "--wait"]).exits(1);
+    assert_eq!(folder.run(&["dead", "purge", &letter]).text(), "purged: 1\n");
+    assert_eq!(folder.run(&["dead"]).text(), "no dead letters\n");
+    folder.run(&["dead", "purge", &letter]).exits(1).says("there is no durable call");
+
+    // 4. Lists.
+    let list = folder.run(&["calls", "--status", "done", "--function", "work", "--json"]).exits(0).json();
+    assert_eq!(list["calls"].as_array().unwrap().len(), 2);
+    assert!(folder.run(&["calls", "--limit", "1"]).text().contains("there are more: --before"));
+    folder.run(&["calls", "--status", "lost"]).exits(1).says("there are waiting, running, retrying");
+    folder.run(&["queue"]).exits(0);
+    folder.run(&["calls", "nonsense"]).exits(1).says("is not the id of a call");
+    folder.run(&["dead", "replay"]).exits(2);
 }

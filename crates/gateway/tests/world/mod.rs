@@ -231,6 +231,7 @@ async fn daemon(
     cancelled: mpsc::UnboundedSender<Ticket>,
     released: watch::Receiver<bool>,
 ) {
+    let mut never = Vec::new();
     while let Some(event) = inbox.recv().await {
         let (call, ticket, reply) = match event {
             Event::Call { call, ticket, reply } => (call, ticket, reply),
@@ -238,7 +239,10 @@ async fn daemon(
                 let _ = cancelled.send(ticket);
                 continue;
             }
-            Event::Ask { ask: Ask::Await, .. } => continue, // It never ends.
+            Event::Ask { ask: Ask::Await, reply, .. } => {
+                never.push(reply);
+                continue;
+            }
             Event::Ask { call, ask, reply, .. } => {
                 let _ = reply.send(Ok(standing(call, ask)));
                 continue;

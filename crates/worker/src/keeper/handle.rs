@@ -103,7 +103,8 @@ impl Keeper {
             let roots = orphans.iter().map(|e| e.pid.as_raw_pid()).collect();
             for entry in orphans.iter().copied().chain(&reap::descendants(&table, &roots)) {
                 if !entry.zombie {
-                    reap::signal(entry, Signal::KILL)?;
+                    // Another user's stays, and counts as left.
+                    let _ = reap::signal(entry, Signal::KILL);
                 }
             }
             let mut left = 0;

@@ -115,10 +115,11 @@ pub(super) fn signal_tree(root: Pid, end: Signal, spare: &BTreeSet<i32>) -> io::
         tree.retain(|e| !e.zombie && (e.pid == root || !spare.contains(&e.pid.as_raw_pid())));
         let news: Vec<&Entry> = tree.iter().filter(|e| !stopped.contains(&e.pid.as_raw_pid())).collect();
         if end != Signal::KILL || news.is_empty() {
-            return tree.iter().try_for_each(|e| signal(e, end));
+            // One that may not be signalled, such as another user's, does not save the others.
+            return tree.iter().map(|e| signal(e, end)).fold(Ok(()), Result::and);
         }
         for entry in news {
-            signal(entry, Signal::STOP)?;
+            let _ = signal(entry, Signal::STOP);
             stopped.insert(entry.pid.as_raw_pid());
         }
     }
@@ -152,15 +153,22 @@ fn children() -> io::Result<Vec<Pid>> {
     }
 }
 
-/// Kills every descendant of this process and reaps it. Returns when none is left.
+/// Kills every descendant of this process and reaps it. Returns when none is left but those that it may not kill.
 pub(super) fn kill_all() {
     let me = BTreeSet::from([process::getpid().as_raw_pid()]);
     loop {
         // An unreadable process table leaves what dies by itself, through its parent-death signal.
-        for entry in table().map(|t| descendants(&t, &me)).unwrap_or_default() {
-            if !entry.zombie {
-                let _ = signal(&entry, Signal::KILL);
-            }
+        let living: Vec<Entry> = table()
+            .map(|t| descendants(&t, &me))
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|e| !e.zombie)
+            .collect();
+        let refused: Vec<&Entry> = living.iter().filter(|e| signal(e, Signal::KILL).is_err()).collect();
+        if !living.is_empty() && refused.len() == living.len() {
+            let pids: Vec<i32> = refused.iter().map(|e| e.pid.as_raw_pid()).collect();
+            eprintln!("keeper: these may not be ended, and are left: {pids:?}");
+            return;
         }
         loop {
             match process::wait(WaitOptions::NOHANG) {
