@@ -11,11 +11,13 @@
 //! as any other call, with [`Origin::Work`] in the caller's place: whatever would be answered to a caller decides what
 //! becomes of the call. Nested calls that are waited for are not durable: they are tried again with their caller.
 
+mod watching;
+
 use std::time::Duration;
 
 use bourse_durable as durable;
 use bourse_durable::work::retry::{self, Decision};
-use bourse_durable::work::{IDEMPOTENCY_KEY_BYTES_MAX, Next, Seen, Taken};
+use bourse_durable::work::{IDEMPOTENCY_KEY_BYTES_MAX, Next, Taken};
 use bourse_durable::{Finish, Finished};
 use bourse_wire::failure::Code;
 use bourse_wire::id::{CallId, FunctionName};
@@ -25,12 +27,14 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now, millis};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase};
-use crate::message::{Ask, Event, Mode, NewCall, Origin, Output, Success, Ticket};
+use crate::message::{Event, Mode, NewCall, Origin, Success};
 use crate::outcome::store_unavailable;
 use crate::routing::AHEAD_TOTAL;
 use crate::state::Asked;
 use crate::timers::Timer;
 use crate::{Answer, Node};
+
+pub(crate) use self::watching::Watcher;
 
 /// So many durable calls are at home together before the next ones go elsewhere: what is written together should be.
 const INTAKE_RUN: u64 = 256;
@@ -46,15 +50,6 @@ const ACCEPTING_MAX: usize = 10_000;
 const ACCEPTING_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What is kept of a failure's texts, in bytes.
 const FAILURE_TEXT_BYTES_MAX: usize = 64 * 1024;
-
-/// Who waits for the end of a durable call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watcher {
-    /// A caller, for its result.
-    Caller(Origin),
-    /// The gateway, for how it stands then.
-    Ticket(Ticket),
-}
 
 /// A call on its way into the store.
 pub(crate) struct Accepting {
@@ -410,245 +405,6 @@ impl Node {
         self.by_origin.remove(&Origin::Work(id));
         self.forget(id);
         self.durable.put_back(now, &lane, id, pause);
-    }
-
-    // ------------------------------------------------------------ those who wait
-
-    fn watch_call(&mut self, call: CallId, watcher: Watcher, until: Mono) {
-        let origin = watcher.origin();
-        self.watchers.entry(call).or_default().push(watcher);
-        self.watched.insert(origin, call);
-        self.timers.set(Timer::Caller(origin), until);
-    }
-
-    /// Nobody waits there any more.
-    pub(crate) fn unwatch(&mut self, origin: Origin) -> Option<CallId> {
-        let call = self.watched.remove(&origin)?;
-        self.timers.clear(&Timer::Caller(origin));
-        if let Some(watchers) = self.watchers.get_mut(&call) {
-            watchers.retain(|watcher| watcher.origin() != origin);
-            if watchers.is_empty() {
-                self.watchers.remove(&call);
-            }
-        }
-        Some(call)
-    }
-
-    /// Who waits for a durable call has waited long enough. The call goes on.
-    pub(crate) fn on_caller_due(&mut self, origin: Origin) {
-        let Some(call) = self.watched.get(&origin).copied() else { return };
-        let watchers = self.watchers.get(&call).expect("who is watched has watchers");
-        let watcher = watchers.iter().find(|w| w.origin() == origin).copied();
-        self.unwatch(origin);
-        if let Some(Watcher::Caller(origin)) = watcher {
-            let failure = Code::Timeout
-                .because(format!(
-                    "call {call} has not ended in the time that its caller gives it; it goes on"
-                ))
-                .hint(format!("GET /v1/calls/{call} tells what becomes of it"));
-            self.answer(origin, Answer { call: Some(call), result: Err(failure) });
-        }
-    }
-
-    /// The node stops: whoever still waits is told that the call goes on without it.
-    pub(crate) fn dismiss_watchers(&mut self) {
-        let calls: Vec<CallId> = self.watchers.keys().copied().collect();
-        for call in calls {
-            for watcher in self.watchers_of(call) {
-                self.dismiss(watcher, call);
-            }
-        }
-    }
-
-    fn dismiss(&mut self, watcher: Watcher, call: CallId) {
-        let failure = Code::ShuttingDown
-            .because(format!(
-                "the daemon stopped before call {call} ended; it is done when the daemon is back"
-            ))
-            .hint(format!("GET /v1/calls/{call} tells what becomes of it"))
-            .retry_after(Duration::from_secs(1));
-        match watcher {
-            Watcher::Caller(origin) => self.answer(origin, Answer { call: Some(call), result: Err(failure) }),
-            Watcher::Ticket(ticket) => self.outputs.push_back(Output::Told { ticket, told: Err(failure) }),
-        }
-    }
-
-    fn tell_result(&mut self, id: CallId, result: &Result<Success, v1::Failure>) {
-        for watcher in self.watchers_of(id) {
-            match watcher {
-                Watcher::Caller(origin) => {
-                    self.answer(origin, Answer { call: Some(id), result: result.clone() })
-                }
-                // It is asked for as it is stored.
-                Watcher::Ticket(ticket) => self.look(ticket, id, false),
-            }
-        }
-    }
-
-    fn tell_end(&mut self, id: CallId, ended: Box<record::Ended>) {
-        for watcher in self.watchers_of(id) {
-            match watcher {
-                Watcher::Caller(origin) => {
-                    self.answer(origin, Answer { call: Some(id), result: result_of(&ended) });
-                }
-                Watcher::Ticket(ticket) => {
-                    let told = Ok(Box::new(Seen::Ended(ended.clone())));
-                    self.outputs.push_back(Output::Told { ticket, told });
-                }
-            }
-        }
-    }
-
-    fn tell_unknown(&mut self, id: CallId, why: &str) {
-        let failure = Code::StoreUnavailable
-            .because(format!("the store does not say how call {id} stands: {why}"))
-            .hint(format!("it is found out and done; GET /v1/calls/{id} tells what becomes of it"));
-        for watcher in self.watchers_of(id) {
-            let failure = failure.clone();
-            match watcher {
-                Watcher::Caller(origin) => {
-                    self.answer(origin, Answer { call: Some(id), result: Err(failure) })
-                }
-                Watcher::Ticket(ticket) => {
-                    self.outputs.push_back(Output::Told { ticket, told: Err(failure) })
-                }
-            }
-        }
-    }
-
-    fn watchers_of(&mut self, id: CallId) -> Vec<Watcher> {
-        let watchers = self.watchers.remove(&id).unwrap_or_default();
-        for watcher in &watchers {
-            self.watched.remove(&watcher.origin());
-            self.timers.clear(&Timer::Caller(watcher.origin()));
-        }
-        watchers
-    }
-
-    // ------------------------------------------------------------ questions
-
-    pub(crate) fn on_ask(&mut self, now: Now, ticket: Ticket, call: CallId, ask: Ask) {
-        match ask {
-            Ask::Look => self.look(ticket, call, false),
-            Ask::Await => {
-                self.watch_call(call, Watcher::Ticket(ticket), Mono::MAX);
-                self.look(ticket, call, true);
-            }
-            Ask::Cancel => self.cancel_work(now, ticket, call),
-            Ask::Replay => {
-                let asked = self.ask(Asked::Seen { ticket, call, awaits: false });
-                self.durable.replay(now, call, asked);
-            }
-            Ask::Purge => {
-                let asked = self.ask(Asked::Seen { ticket, call, awaits: false });
-                self.durable.purge(now, call, asked);
-            }
-        }
-    }
-
-    /// A client wants to know how a call ends.
-    pub(crate) fn on_await(&mut self, now: Now, origin: Origin, call: CallId, timeout: Duration) {
-        self.watch_call(call, Watcher::Caller(origin), now.mono + timeout);
-        let asked = self.ask(Asked::Awaited { origin, call });
-        self.durable.look(call, asked);
-    }
-
-    fn look(&mut self, ticket: Ticket, call: CallId, awaits: bool) {
-        let asked = self.ask(Asked::Seen { ticket, call, awaits });
-        self.durable.look(call, asked);
-    }
-
-    fn cancel_work(&mut self, now: Now, ticket: Ticket, id: CallId) {
-        let why = Code::Cancelled.because("it was cancelled by request");
-        if self.by_origin.contains_key(&Origin::Work(id)) && !self.is_committing(id) {
-            self.watch_call(id, Watcher::Ticket(ticket), Mono::MAX);
-            self.abort(now, id, why);
-            return;
-        }
-        let ended = record::Ended {
-            status: Status::Cancelled.into(),
-            ended_ms: now.wall.0,
-            failure: Some(why),
-            ..Default::default()
-        };
-        let asked = self.ask(Asked::Seen { ticket, call: id, awaits: false });
-        self.durable.cancel(now, id, ended, asked);
-    }
-
-    /// Whether a durable call's result is being written, so that nothing else can become of it.
-    pub(crate) fn is_committing(&self, id: CallId) -> bool {
-        self.calls.get(&id).is_some_and(|c| matches!(c.phase, Phase::Committing { .. }))
-    }
-
-    pub(crate) fn on_seen(&mut self, ticket: Ticket, call: CallId, awaits: bool, answer: durable::Answer) {
-        let origin = Origin::Gateway(ticket);
-        let told = match answer {
-            durable::Answer::Seen(seen) => {
-                if let Seen::Ended(ended) = &*seen
-                    && !self.watchers.get(&call).is_none_or(|w| w.as_slice() == [Watcher::Ticket(ticket)])
-                {
-                    // Cancelled while others wait for it.
-                    self.unwatch(origin);
-                    self.tell_end(call, ended.clone());
-                }
-                if awaits && matches!(*seen, Seen::Live { .. }) {
-                    return; // It is told when it has ended.
-                }
-                Ok(seen)
-            }
-            other => Err(ask_failed(&other)),
-        };
-        if awaits && self.unwatch(origin).is_none() {
-            return; // It has been told, or has gone.
-        }
-        self.outputs.push_back(Output::Told { ticket, told });
-    }
-
-    pub(crate) fn on_awaited(&mut self, origin: Origin, call: CallId, answer: durable::Answer) {
-        let result = match answer {
-            durable::Answer::Seen(seen) => match *seen {
-                Seen::Live { .. } => return,
-                Seen::Ended(ended) => result_of(&ended),
-                Seen::Nothing => Err(Code::NotFound
-                    .because(format!("there is no durable call {call}"))
-                    .hint("ended calls are kept for a day")),
-            },
-            other => Err(ask_failed(&other)),
-        };
-        if self.unwatch(origin).is_some() {
-            self.answer(origin, Answer { call: Some(call), result });
-        }
-    }
-}
-
-impl Watcher {
-    fn origin(self) -> Origin {
-        match self {
-            Self::Caller(origin) => origin,
-            Self::Ticket(ticket) => Origin::Gateway(ticket),
-        }
-    }
-}
-
-/// How a call ended, as a caller is told.
-fn result_of(ended: &record::Ended) -> Result<Success, v1::Failure> {
-    match ended.status() {
-        Status::Done => Ok(Success {
-            payload: ended.result.clone(),
-            content_type: ended.content_type.clone(),
-            http: ended.http.clone(),
-        }),
-        _ => Err(ended.failure.clone().unwrap_or_else(|| Code::Cancelled.because("the call was cancelled"))),
-    }
-}
-
-fn ask_failed(answer: &durable::Answer) -> v1::Failure {
-    match answer {
-        durable::Answer::StoreFailed(why) | durable::Answer::Finished(Finished::StoreFailed(why)) => {
-            store_unavailable(why)
-        }
-        durable::Answer::Corrupt(e) => Code::Internal.because(format!("what is stored does not decode: {e}")),
-        other => store_unavailable(&format!("{other:?}")),
     }
 }
 

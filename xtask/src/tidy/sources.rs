@@ -57,6 +57,14 @@ fn lines(file: &File) -> Vec<String> {
     problems
 }
 
+/// Whether a path from the root begins so somewhere in a line, rather than going on so.
+fn begins_a_path(line: &str, place: &str) -> bool {
+    line.match_indices(place).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '.' | '_' | '-' | '}' | '*'))
+    })
+}
+
 /// What stays out: work left undone, and paths of somebody's machine.
 fn words(file: &File) -> Vec<String> {
     // Put together here, so that this file does not contain them.
@@ -67,7 +75,7 @@ fn words(file: &File) -> Vec<String> {
         for word in undone.iter().filter(|w| is_code(file) && line.contains(**w)) {
             problems.push(format!("{}:{}: {word}", file.path, number + 1));
         }
-        for place in places.iter().filter(|p| line.contains(**p)) {
+        for place in places.iter().filter(|p| begins_a_path(line, p)) {
             problems.push(format!("{}:{}: a path of somebody's machine: {place}", file.path, number + 1));
         }
     }

@@ -1,6 +1,8 @@
 //! The loop. Everything from outside becomes one [`Input`] after the other; everything the node says is carried out
 //! before the next one.
 
+mod publish;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
@@ -13,7 +15,6 @@ use bourse_node::{
 };
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
 use bourse_wire::failure::Code;
-use bourse_wire::id::FunctionName;
 use bourse_wire::keeper::v1::{
     Exited, Fork, FromTemplate, Loaded, Signal, from_keeper, from_template, to_keeper,
 };
@@ -367,51 +368,6 @@ impl Driver {
         }
     }
 
-    /// Settings and routes as they are now. What cannot be used is reported, and what was there before counts.
-    fn read_settings(&mut self, planned: &[Planned]) {
-        let mut problems = Vec::new();
-        match self.config.again() {
-            Ok(again) => {
-                for name in self.config.waiting_for_restart(&again) {
-                    let hint = "restart the daemon for it";
-                    problems.push((
-                        "bourse.toml".to_owned(),
-                        format!("{name} changes with the next start"),
-                        hint,
-                    ));
-                }
-                self.config.take_over(again);
-            }
-            Err(error) => problems.push(("settings".to_owned(), error.to_string(), "they stay as they were")),
-        }
-        for plan in planned {
-            let name = &plan.found.name;
-            let options = &plan.found.settings.options;
-            if let Err(error) =
-                self.config.set_module(name, &self.places.root.join(scan::SETTINGS_FILE), options)
-            {
-                problems.push((
-                    name.clone(),
-                    error.to_string(),
-                    "its settings stay as they were until that is mended",
-                ));
-            }
-        }
-        self.report("settings", problems);
-    }
-
-    /// Tells of problems of one kind, each once as long as it lasts.
-    fn report(&mut self, kind: &str, problems: Vec<(String, String, &str)>) {
-        let now: BTreeSet<_> = problems.iter().map(|(_, text, _)| (kind.to_owned(), text.clone())).collect();
-        for (about, text, hint) in problems {
-            if !self.state.reported.contains(&(kind.to_owned(), text.clone())) {
-                events::problem(&about, &text, hint);
-            }
-        }
-        self.state.reported.retain(|(of, _)| of != kind);
-        self.state.reported.extend(now);
-    }
-
     fn carry_out(&mut self) {
         while let Some(output) = self.node.poll() {
             match output {
@@ -526,100 +482,7 @@ impl Driver {
         self.state.processes.insert(process);
         self.keeper.send(message);
     }
-
-    fn publish(&mut self, modules: Vec<(v1::Module, RevisionId)>) {
-        let current: BTreeSet<_> = modules.iter().map(|(m, r)| (m.name.clone(), r.clone())).collect();
-        let loading: BTreeSet<_> = self.state.templates.values().cloned().collect();
-        // A plan is needed as long as something may be started from it.
-        if self.state.plans.len() > PLANS_MAX {
-            self.state.plans.retain(|key, _| current.contains(key) || loading.contains(key));
-        }
-        self.state.published = modules.into_iter().map(|(module, _)| module).collect();
-        self.set_routes();
-        self.check_all_ready();
-    }
-
-    /// Tells the gateway what is served, and at which routes.
-    fn set_routes(&mut self) {
-        const PLACE: &str = "[routes]";
-        let served: Vec<Deployed> =
-            self.state.published.iter().map(|module| Deployed { module: module.clone() }).collect();
-        let has = |name: &FunctionName| {
-            let module = self.state.published.iter().find(|m| m.name == name.module());
-            module.is_some_and(|m| m.functions.iter().any(|f| f.name == name.function()))
-        };
-        let mut problems = Vec::new();
-        let mut extra = Vec::new();
-        for (route, function) in &self.config.routes {
-            match function.parse::<FunctionName>() {
-                Ok(name) if has(&name) => extra.push((route.clone(), name)),
-                // It joins when its function comes, which may be on its way.
-                Ok(_) if !self.state.ready => {}
-                Ok(_) => {
-                    let text = format!("{route:?} leads to {function}, which is not there");
-                    problems.push((PLACE.to_owned(), text, "it is served as soon as the function is"));
-                }
-                Err(error) => {
-                    problems.push((PLACE.to_owned(), format!("{route:?} = {function:?}: {error}"), ""))
-                }
-            }
-        }
-        let failures = self.node.modules().filter(|m| m.serving.is_none());
-        let failures: BTreeMap<_, _> = failures.filter_map(|m| Some((m.name, m.failure?))).collect();
-        let routes = Routes::new(&served, &extra).or_else(|_| {
-            // Whatever is wrong with one module is not to keep the others from being served.
-            let mut good: Vec<Deployed> = Vec::new();
-            for deployed in served {
-                good.push(deployed);
-                if let Err(conflict) = Routes::new(&good, &[]) {
-                    let mut module = good.pop().map(|deployed| deployed.module).unwrap_or_default();
-                    problems.push((module.name.clone(), conflict.to_string(), "its routes are left out"));
-                    module.functions.iter_mut().for_each(|f| f.http.clear());
-                    good.push(Deployed { module });
-                    if Routes::new(&good, &[]).is_err() {
-                        good.pop();
-                    }
-                }
-            }
-            Routes::new(&good, &extra).or_else(|conflict| {
-                let text = conflict.to_string();
-                problems.push((PLACE.to_owned(), text, "the routes of bourse.toml are left out"));
-                Routes::new(&good, &[])
-            })
-        });
-        match routes {
-            Ok(routes) => self.gateway.set_routes(routes.with_failures(failures)),
-            Err(conflict) => {
-                problems.push((PLACE.to_owned(), conflict.to_string(), "the routes stay as they were"))
-            }
-        }
-        self.report(PLACE, problems);
-    }
-
-    /// Everything is loaded, and what a developer's process is to attach is there.
-    fn check_all_ready(&mut self) {
-        let attached = self.config.list("attached");
-        let is_there = |name: &String| self.state.published.iter().any(|m| m.name == *name);
-        if self.state.loaded && !self.state.ready && attached.iter().all(is_there) {
-            self.on_ready();
-        }
-    }
-
-    fn on_ready(&mut self) {
-        self.state.ready = true;
-        self.gateway.set_ready(true);
-        self.set_routes();
-        events::ready(&self.contact, &self.state.published, self.node.modules());
-        if let Some(path) = &self.ready_file
-            && let Err(error) = std::fs::write(path, format!("{}\n", self.contact.http))
-        {
-            tracing::error!("the ready file {} cannot be written: {error}", path.display());
-        }
-    }
 }
 
 /// How often the logs of running instances are looked at.
 const UPKEEP: std::time::Duration = std::time::Duration::from_secs(30);
-
-/// Plans that are kept although they may not be needed any more.
-const PLANS_MAX: usize = 10_000;
