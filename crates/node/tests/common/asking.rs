@@ -1,8 +1,8 @@
-//! Durable calls: made, and asked about.
+//! Durable calls: made, asked about, and left behind by a node that dies.
 
 use bourse_node::durable::work::Seen;
-use bourse_node::{Ask, Input, Mode, Ticket};
-use bourse_wire::id::CallId;
+use bourse_node::{Ask, Input, Mode, Node, Ticket};
+use bourse_wire::id::{CallId, Incarnation};
 use bourse_wire::record::v1::ended::Status;
 
 use super::{World, text};
@@ -51,5 +51,23 @@ impl World {
     pub fn id(&self, ticket: Ticket) -> CallId {
         let answer = self.answers.get(&ticket).unwrap_or_else(|| panic!("call {} is not answered", ticket.0));
         answer.call.unwrap_or_else(|| panic!("call {} has no id: {answer:?}", ticket.0))
+    }
+
+    /// The node dies, and all that it has started; another one starts with what the store has.
+    pub fn restart(&mut self) -> &mut Self {
+        self.trace.line(self.now, "the node dies, and starts again");
+        self.lives += 1;
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&self.lives.to_le_bytes());
+        self.node = Node::new(self.config.clone(), Incarnation(self.lives), seed);
+        self.next.clear();
+        self.processes.clear();
+        self.workers.clear();
+        self.closed.extend(self.mail.keys());
+        // Who was not answered never will be.
+        self.asked.retain(|ticket| self.answers.contains_key(ticket));
+        (self.ready, self.drained) = (false, false);
+        self.input(Input::Recover);
+        self.scan()
     }
 }

@@ -206,24 +206,6 @@ impl World {
         ticket
     }
 
-    /// The node dies, and all that it has started; another one starts with what the store has.
-    pub fn restart(&mut self) -> &mut Self {
-        self.trace.line(self.now, "the node dies, and starts again");
-        self.lives += 1;
-        let mut seed = [7; 32];
-        seed[..8].copy_from_slice(&self.lives.to_le_bytes());
-        self.node = Node::new(self.config.clone(), Incarnation(self.lives), seed);
-        self.next.clear();
-        self.processes.clear();
-        self.workers.clear();
-        self.closed.extend(self.mail.keys());
-        // Who was not answered never will be.
-        self.asked.retain(|ticket| self.answers.contains_key(ticket));
-        (self.ready, self.drained) = (false, false);
-        self.input(Input::Recover);
-        self.scan()
-    }
-
     pub fn cancel(&mut self, ticket: Ticket) -> &mut Self {
         self.trace.line(self.now, &format!("gateway -> node  cancel {}", ticket.0));
         self.input(Input::Cancel { origin: Origin::Gateway(ticket) })
