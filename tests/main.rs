@@ -5,6 +5,7 @@
 //! happen: what is to happen is looked for until a deadline. `BOURSE_TEST_LONG=1` adds the long runs.
 
 mod calls;
+mod durable;
 mod http;
 mod input;
 mod instances;
