@@ -14,26 +14,22 @@ In `async def` functions futures are awaited: `await f.submit(x)`, `await f.acal
 
 from __future__ import annotations
 
-import datetime
-import re
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar
 
 from . import _context
 from . import _messages as messages
 from . import _values as values
+from ._durations import Duration, milliseconds
 from ._errors import BourseError, NoNode, error_of
 
 if TYPE_CHECKING:
     import asyncio  # slow to import, and most modules do without it
 
 R = TypeVar("R")
-Duration = Union[int, float, str, datetime.timedelta]
 
 IN_FLIGHT = 64  # how many calls `map` has under way
-
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
 class Caller(Protocol):
@@ -255,24 +251,6 @@ def caller() -> Caller:
             hint="Open one (`with bourse.Client() as client:`), or call the function directly: f(…) is plain Python.",
         )
     return found
-
-
-def milliseconds(duration: Optional[Duration]) -> int:
-    """Seconds, "5s", "200ms" or a timedelta, in milliseconds; 0 for `None`."""
-    if duration is None:
-        return 0
-    if isinstance(duration, datetime.timedelta):
-        duration = duration.total_seconds()
-    if isinstance(duration, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", duration)
-        if not match:
-            raise ValueError(f"{duration!r} is not a duration: write 5, '5s' or '200ms'")
-        result = float(match[1]) * _UNITS[match[2]]
-    else:
-        result = duration * 1000
-    if not 0 < result < 2**53:
-        raise ValueError(f"{duration!r} is not a duration: it must be greater than 0")
-    return max(1, round(result))
 
 
 def all_done(futures: Sequence[Future[Any]]) -> Callable[[], bool]:

@@ -11,7 +11,8 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union, overload
 
-from ._calls import Duration, Target, milliseconds
+from ._calls import Target
+from ._durations import Duration, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
