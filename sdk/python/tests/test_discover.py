@@ -126,7 +126,7 @@ def test_refusals(tmp_path):
             tmp_path,
             "from bourse import function\n@function(name='f')\ndef g(): pass\n@function\ndef f(): pass\n",
         )
-    for option in ("exclusive", "unique", "retry", "pure", "async_", "cron", "queue", "topic", "stream", "fresh", "nonsense"):
+    for option in ("exclusive", "unique", "pure", "async_", "cron", "queue", "topic", "stream", "fresh", "nonsense"):
         with pytest.raises(bourse.OptionError, match=f"'{option}' is not supported in this version"):
             bourse.function(**{option: 1})
     with pytest.raises(bourse.OptionError, match="did you mean 'timeout'"):

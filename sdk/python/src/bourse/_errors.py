@@ -228,16 +228,22 @@ def failure_of(error: BaseException, traceback: str = "") -> Any:
         else:
             inner = f"{error.type}: {error.message}" if error.type else error.message
             failure.message = f"the call of {error.function} failed with {error.code}: {inner}"
-            failure.type = type(error).__name__
+            failure.type = exception_name(type(error))
             if error.traceback:
                 failure.traceback = f"{traceback.rstrip()}\n\nIn {error.function}:\n{error.traceback}"
         return failure
-    cls = type(error)
-    failure.type = cls.__qualname__
-    if cls.__module__ not in ("builtins", "__main__"):
-        failure.type = f"{cls.__module__}.{cls.__qualname__}"
+    failure.type = exception_name(type(error))
     try:
         failure.message = str(error).encode("utf-8", "replace").decode()
     except Exception:  # a `__str__` of the user's may raise as well
         failure.message = "(its text can't be shown: __str__ raised)"
     return failure
+
+
+def exception_name(cls: type[BaseException]) -> str:
+    """What an exception's type is called on the wire. The grid's own errors go by their bare name."""
+    if cls.__module__ in ("builtins", "__main__"):
+        return cls.__qualname__
+    if issubclass(cls, BourseError) and cls.__module__ == __name__:
+        return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"
