@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Future, Target, as_completed, call, gather, submit
+from ._calls import Future, Target, as_completed, astart, call, gather, start, submit
 from ._context import context, instance
 from ._errors import (
     BadArguments,
@@ -88,6 +88,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "as_completed",
+    "astart",
     "call",
     "context",
     "function",
@@ -96,6 +97,7 @@ __all__ = [
     "log",
     "on_start",
     "on_stop",
+    "start",
     "state",
     "submit",
 ]

@@ -23,6 +23,9 @@ ROLE_WORKER = 1
 ROLE_CLIENT = 2
 ROLE_ATTACHED = 3
 
+MODE_SYNC = 0
+MODE_ASYNC = 1
+
 _pool = descriptor_pool.DescriptorPool()
 _files = descriptor_pb2.FileDescriptorSet()
 _files.ParseFromString(base64.b64decode(WORKER))
