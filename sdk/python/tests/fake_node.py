@@ -132,11 +132,20 @@ class Node:
         kind = message.WhichOneof("message")
         return kind, getattr(message, kind), payload
 
-    def invoke(self, function: str, *args: Any, _raw: Optional[bytes] = None, **kwargs: Any) -> bytes:
+    def invoke(
+        self,
+        function: str,
+        *args: Any,
+        _raw: Optional[bytes] = None,
+        _attempt: int = 1,
+        _redelivered: bool = False,
+        **kwargs: Any,
+    ) -> bytes:
         message = messages.ToWorker()
         invoke = message.invoke
         invoke.call = uuid.uuid4().bytes
-        invoke.attempt = 1
+        invoke.attempt = _attempt
+        invoke.redelivered = _redelivered
         invoke.function = function
         invoke.timeout_ms = 60_000
         invoke.acked = self.last_seq

@@ -56,7 +56,7 @@ def test_load_errors(node):
     assert failed.type == "SystemExit"
     template = node.template("from bourse import function\n@function(exclusive='{key}')\ndef f(key): pass\n")
     failed = template.receive()
-    assert "'exclusive' is not supported" in failed.message and "http, name, queue_wait, timeout" in failed.message
+    assert "'exclusive' is not supported" in failed.message and "http, name, queue_wait, retry, timeout" in failed.message
     assert template.process.wait(10) == 1
 
 

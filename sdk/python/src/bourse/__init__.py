@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Future, Target, as_completed, call, gather, submit
+from ._calls import Future, Target, as_completed, astart, call, gather, start, submit
 from ._context import context, instance
 from ._errors import (
     BadArguments,
@@ -21,7 +21,9 @@ from ._errors import (
     BourseError,
     Cancelled,
     Conflict,
+    DeadLetter,
     DepthExceeded,
+    Discard,
     Disconnected,
     FunctionError,
     InstanceCrashed,
@@ -33,6 +35,7 @@ from ._errors import (
     ProtocolError,
     ProtocolVersion,
     QueueFull,
+    RetryAfter,
     ShuttingDown,
     StateRefused,
     StoreUnavailable,
@@ -60,7 +63,9 @@ __all__ = [
     "Cancelled",
     "Client",
     "Conflict",
+    "DeadLetter",
     "DepthExceeded",
+    "Discard",
     "Disconnected",
     "Function",
     "FunctionError",
@@ -78,6 +83,7 @@ __all__ = [
     "QueueFull",
     "Record",
     "Response",
+    "RetryAfter",
     "Row",
     "ShuttingDown",
     "State",
@@ -88,6 +94,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "as_completed",
+    "astart",
     "call",
     "context",
     "function",
@@ -96,6 +103,7 @@ __all__ = [
     "log",
     "on_start",
     "on_stop",
+    "start",
     "state",
     "submit",
 ]

@@ -20,7 +20,7 @@ import zmq
 
 from . import _messages as messages
 from . import _values as values
-from ._calls import Future, Target, all_done, enough
+from ._calls import Acceptance, Future, Target, all_done, enough
 from ._conversation import HEADER_MAX, Conversation, too_large
 from ._errors import BourseError, Interrupted, Timeout, error_of
 
@@ -65,8 +65,13 @@ class Asking(Conversation):
         self._wait_scheduled = False
         self._pressed = 0.0
 
-    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
-        """Make a nested call."""
+    def send_call(
+        self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool, start: bool = False
+    ) -> Future[Any]:
+        """Make a nested call, or with `start` a durable one, whose id is answered at once: for that no slot is given back.
+
+        What was written goes along, so that the call finds its home where its caller has it.
+        """
         payload = values.encode_arguments(args, kwargs)
         if len(payload) > self.payload_max:
             raise too_large("arguments", len(payload), self.payload_max)
@@ -74,14 +79,20 @@ class Asking(Conversation):
         try:
             message = target.message()
             call = message.call
+            if call.idempotency_key:
+                raise ValueError("a function's own calls take no idempotency key: it is for calls from outside")
             self._requests = call.request = self._requests + 1
-            call.parent, call.attempt, call.wait = self.call, self.attempt, wait
+            call.parent, call.attempt, call.wait = self.call, self.attempt, wait and not start
+            call.mode = messages.MODE_ASYNC if start else messages.MODE_SYNC
             call.ClearField("writes")
             self._take_writes(call)
-            future: Future[Any] = Future(self, call.function, call.request)
+            future: Future[Any] = (Acceptance if start else Future)(self, call.function, call.request)
             self.waiting[call.request] = future
             self._put_frames(message.SerializeToString(), payload)
             if wait:
+                if start and self._is_awaiting():  # then the node may keep all replies back until one of those is there
+                    self._send_wait([call.request], any_=False)
+                    self._wait_again()
                 self._receive_until(lambda: future._done)
         finally:
             self._give_way()
@@ -250,7 +261,14 @@ class Asking(Conversation):
         """On the loop: a reply has come. Those still awaited are waited for anew."""
         if not waiter.done():
             waiter.set_result(None)
-        if self._loop is not None and any(future.waiter is not None for future in self.waiting.values()):
+        if self._is_awaiting():
+            self._wait_again()
+
+    def _is_awaiting(self) -> bool:
+        return any(future.waiter is not None for future in self.waiting.values())
+
+    def _wait_again(self) -> None:
+        if self._loop is not None:
             self._schedule_wait(self._loop)
 
     def _interrupt(self) -> None:

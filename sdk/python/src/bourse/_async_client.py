@@ -12,6 +12,7 @@ import zmq
 from . import _calls
 from ._calls import Future, Target
 from ._connection import CONNECT_SECONDS, Connection, Where
+from ._durations import Duration
 from ._errors import NoNode
 
 
@@ -62,6 +63,25 @@ class AsyncClient(Connection):
         """Call `module.function`, and return a `Future` to await."""
         return self.function(function).submit(*args, **kwargs)
 
+    async def start(self, function: str, /, *args: Any, idempotency_key: Optional[str] = None, **kwargs: Any) -> str:
+        """Make a durable call of `module.function`: see `Client.start`."""
+        target = self.function(function)
+        if idempotency_key is not None:
+            target = target.options(idempotency_key=idempotency_key)
+        return await target.astart(*args, **kwargs)
+
+    async def result(self, call_id: str, timeout: Optional[Duration] = None) -> Any:
+        """Await the end of a durable call: see `Client.result`. Who no longer awaits it changes nothing for the call."""
+        self._check()
+        future = self.send_await(call_id, timeout)
+        self._look_soon()
+        try:
+            return await future
+        finally:
+            if self._under_way.pop(future.request, None) is not None:
+                self.cancel(future)
+                self._look_soon()
+
     async def gather(self, *futures: Future[Any], return_exceptions: bool = False) -> list[Any]:
         """Await all; their results in order."""
         return list(await asyncio.gather(*futures, return_exceptions=return_exceptions))
@@ -89,11 +109,14 @@ class AsyncClient(Connection):
                 self._loop.remove_reader(descriptor)
             self._close()
 
-    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
+    def send_call(
+        self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool, start: bool = False
+    ) -> Future[Any]:
         if wait:
-            raise RuntimeError("call(…) would block the event loop: await acall(…) or the future of submit(…)")
+            instead = "start(…) would block the event loop: await astart(…)" if start else ""
+            raise RuntimeError(instead or "call(…) would block the event loop: await acall(…) or the future of submit(…)")
         self._check()
-        future = super().send_call(target, args, kwargs, wait)
+        future = super().send_call(target, args, kwargs, wait, start)
         self._look_soon()
         return future
 

@@ -2,8 +2,9 @@
 
     call("treedb.write", key, body=text)          waits, and returns the result
     submit("treedb.write", key, body=text)        returns a `Future` at once
+    start("treedb.write", key, body=text)         a durable call: returns its id once it is accepted
     gather(*futures), as_completed(futures)       many
-    Target("treedb.write").options(timeout=5)     a function with options, to call, submit or map
+    Target("treedb.write").options(timeout=5)     a function with options, to call, submit, start or map
 
 A call goes through the worker whose function runs here or through the `Client` that is open, else there is
 no node to ask. Both are a `Caller`: they send the message and wait for the reply. An instance that waits gives its slot
@@ -14,33 +15,36 @@ In `async def` functions futures are awaited: `await f.submit(x)`, `await f.acal
 
 from __future__ import annotations
 
-import datetime
-import re
+import uuid
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar
 
 from . import _context
 from . import _messages as messages
 from . import _values as values
+from ._durations import Duration, milliseconds
 from ._errors import BourseError, NoNode, error_of
 
 if TYPE_CHECKING:
     import asyncio  # slow to import, and most modules do without it
 
 R = TypeVar("R")
-Duration = Union[int, float, str, datetime.timedelta]
 
 IN_FLIGHT = 64  # how many calls `map` has under way
-
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+KEY_BYTES_MAX = 255  # of an idempotency key
 
 
 class Caller(Protocol):
     """Who sends calls and receives their replies."""
 
-    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
-        """Send a call. With `wait` the caller does nothing else until its reply is there."""
+    def send_call(
+        self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool, start: bool = False
+    ) -> Future[Any]:
+        """Send a call. With `wait` the caller does nothing else until its reply is there.
+
+        `start`: a durable one. What is returned is an `Acceptance` then.
+        """
 
     def wait(self, futures: Sequence[Future[Any]], any_: bool, timeout: Optional[float]) -> None:
         """Block until all (or any) are done. On `timeout` the calls are cancelled, and `Timeout` is raised."""
@@ -55,7 +59,7 @@ class Caller(Protocol):
 class Future(Generic[R]):
     """The result of a call that is under way. Can be awaited where an event loop runs."""
 
-    __slots__ = ("_caller", "_content_type", "_done", "_error", "_http", "_payload", "call", "function", "request", "waiter")
+    __slots__ = ("_caller", "_content_type", "_done", "_error", "_http", "_payload", "function", "request", "waiter")
 
     def __init__(self, caller: Caller, function: str, request: int) -> None:
         self._caller = caller
@@ -123,6 +127,20 @@ class Future(Generic[R]):
         self._done = True
 
 
+class Acceptance(Future[str]):
+    """A durable call that is being accepted. The result is its id."""
+
+    __slots__ = ("_call",)
+
+    def result(self, timeout: Optional[float] = None) -> str:
+        super().result(timeout)
+        return str(uuid.UUID(bytes=self._call))
+
+    def resolve(self, reply: Any, payload: bytes) -> None:
+        self._call: bytes = reply.call
+        super().resolve(reply, payload)
+
+
 class Target(Generic[R]):
     """A function by its name, with the options of the calls that are made through it."""
 
@@ -134,6 +152,7 @@ class Target(Generic[R]):
         queue_wait: Optional[Duration] = None,
         context: Optional[Mapping[str, str]] = None,
         version: str = "",
+        idempotency_key: Optional[str] = None,
         caller: Optional[Caller] = None,
     ) -> None:
         self._name = name
@@ -146,6 +165,10 @@ class Target(Generic[R]):
         call.version = version
         for key, value in (context or {}).items():
             call.context[key] = value
+        if idempotency_key is not None:
+            if not isinstance(idempotency_key, str) or not 1 <= len(idempotency_key.encode()) <= KEY_BYTES_MAX:
+                raise ValueError(f"{idempotency_key!r} is no idempotency key: it is a text of 1 to {KEY_BYTES_MAX} bytes")
+            call.idempotency_key = idempotency_key
 
     def __repr__(self) -> str:
         return f"<Target {self.target_name}>"
@@ -196,15 +219,37 @@ class Target(Generic[R]):
         queue_wait: Optional[Duration] = None,
         context: Optional[Mapping[str, str]] = None,
         version: str = "",
+        idempotency_key: Optional[str] = None,
     ) -> Target[R]:
-        """The same function with other options: seconds or "200ms", and pass-through context."""
+        """The same function with other options: seconds or "200ms", and pass-through context.
+
+        `idempotency_key`: only from outside. The call is durable, and within a day a second one of the function with an
+        equal key is the first one: it returns its id, or its result.
+        """
         return Target(
-            self.target_name, timeout=timeout, queue_wait=queue_wait, context=context, version=version, caller=self._caller
+            self.target_name,
+            timeout=timeout,
+            queue_wait=queue_wait,
+            context=context,
+            version=version,
+            idempotency_key=idempotency_key,
+            caller=self._caller,
         )
 
     def start(self, *args: Any, **kwargs: Any) -> str:
-        """Not in this version: durable calls."""
-        raise NotImplementedError("start (durable calls) is not supported in this version: use submit")
+        """Make a durable call, and return its id once it is accepted: from then on it will be run until it ends.
+
+        Whatever becomes of the caller, the instance or the daemon, it is tried again as its option `retry` says, and
+        otherwise as `retry=True` does. A `timeout` limits each attempt.
+
+        In a running function the id is there at once, and the call is accepted together with what the function changes,
+        when it returns: if the function fails, the call never was. So its end can't be waited for in there.
+        """
+        return self._start(args, kwargs, True).result()  # type: ignore[no-any-return]
+
+    async def astart(self, *args: Any, **kwargs: Any) -> str:
+        """The same as `start`, for an event loop."""
+        return await self._start(args, kwargs, False)  # type: ignore[no-any-return]
 
     def tail(self, *args: Any, **kwargs: Any) -> Any:
         """Not in this version: handing a call over."""
@@ -213,6 +258,11 @@ class Target(Generic[R]):
     def message(self) -> Any:
         """The `ToNode` with the parts of the call that stay the same. For the `Caller`, which fills in the rest."""
         return self._message
+
+    def _start(self, args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
+        if self._message.call.queue_wait_ms:
+            raise ValueError("queue_wait is not for start(…): a durable call waits for an instance for as long as it takes")
+        return (self._caller or caller()).send_call(self, args, kwargs, wait, True)
 
 
 def call(function: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -223,6 +273,16 @@ def call(function: str, /, *args: Any, **kwargs: Any) -> Any:
 def submit(function: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
     """Call `module.function`, and return at once."""
     return Target(function).submit(*args, **kwargs)
+
+
+def start(function: str, /, *args: Any, **kwargs: Any) -> str:
+    """Make a durable call of `module.function`; its id. See `Target.start`."""
+    return Target(function).start(*args, **kwargs)
+
+
+async def astart(function: str, /, *args: Any, **kwargs: Any) -> str:
+    """The same as `start`, for an event loop."""
+    return await Target(function).astart(*args, **kwargs)
 
 
 def gather(*futures: Future[Any], return_exceptions: bool = False) -> list[Any]:
@@ -255,24 +315,6 @@ def caller() -> Caller:
             hint="Open one (`with bourse.Client() as client:`), or call the function directly: f(…) is plain Python.",
         )
     return found
-
-
-def milliseconds(duration: Optional[Duration]) -> int:
-    """Seconds, "5s", "200ms" or a timedelta, in milliseconds; 0 for `None`."""
-    if duration is None:
-        return 0
-    if isinstance(duration, datetime.timedelta):
-        duration = duration.total_seconds()
-    if isinstance(duration, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", duration)
-        if not match:
-            raise ValueError(f"{duration!r} is not a duration: write 5, '5s' or '200ms'")
-        result = float(match[1]) * _UNITS[match[2]]
-    else:
-        result = duration * 1000
-    if not 0 < result < 2**53:
-        raise ValueError(f"{duration!r} is not a duration: it must be greater than 0")
-    return max(1, round(result))
 
 
 def all_done(futures: Sequence[Future[Any]]) -> Callable[[], bool]:

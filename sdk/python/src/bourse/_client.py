@@ -23,6 +23,7 @@ import zmq
 from . import _calls
 from ._calls import Future, Target
 from ._connection import CONNECT_SECONDS, Connection, Where
+from ._durations import Duration
 from ._errors import Disconnected, NoNode, Timeout
 
 if TYPE_CHECKING:
@@ -72,6 +73,25 @@ class Client(Connection):
         """Call `module.function`, and return a `Future` at once."""
         return self.function(function).submit(*args, **kwargs)
 
+    def start(self, function: str, /, *args: Any, idempotency_key: Optional[str] = None, **kwargs: Any) -> str:
+        """Make a durable call of `module.function`: once this returns its id, it will be run until it ends.
+
+        With an `idempotency_key`, a second call within a day is the first one: so it is safe to start a call anew of which
+        it is not known whether it was accepted.
+        """
+        target = self.function(function)
+        if idempotency_key is not None:
+            target = target.options(idempotency_key=idempotency_key)
+        return target.start(*args, **kwargs)
+
+    def result(self, call_id: str, timeout: Optional[Duration] = None) -> Any:
+        """Wait for the end of a durable call: its result, or what it failed with in the end, as from `call`.
+
+        Once `timeout` is over `Timeout` is raised, and the call goes on.
+        """
+        self._make_ready()
+        return self.send_await(call_id, timeout).result()
+
     def gather(self, *futures: Future[Any], return_exceptions: bool = False) -> list[Any]:
         """Wait for all; their results in order."""
         return _calls.gather(*futures, return_exceptions=return_exceptions)
@@ -84,7 +104,14 @@ class Client(Connection):
         """Leave the daemon. Calls under way fail with `Cancelled`."""
         self._close()
 
-    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
+    def send_call(
+        self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool, start: bool = False
+    ) -> Future[Any]:
+        self._make_ready()
+        return super().send_call(target, args, kwargs, wait, start)
+
+    def _make_ready(self) -> None:
+        """See to it that something can be sent, which may take until the daemon is back."""
         self._check()
         if monotonic() > self._look_at:
             self._look_at = monotonic() + LOOK_SECONDS
@@ -93,7 +120,6 @@ class Client(Connection):
             if not self._receive_until(self._answered, CONNECT_SECONDS):
                 raise Disconnected(f"the daemon did not come back within {CONNECT_SECONDS:g} s", hint="The call was not sent.")
             self._check()  # it may have come back with another token
-        return super().send_call(target, args, kwargs, wait)
 
     def wait(self, futures: Sequence[Future[Any]], any_: bool, timeout: Optional[float]) -> None:
         """Block until all (or any) of these are done. For `Future`."""

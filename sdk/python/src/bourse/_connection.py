@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import uuid
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -13,7 +14,8 @@ import zmq
 from . import _messages as messages
 from . import _monitor
 from . import _values as values
-from ._calls import Future, Target
+from ._calls import Acceptance, Future, Target
+from ._durations import Duration, pause_ms
 from ._errors import BourseError, Cancelled, Disconnected, NoNode, TooLarge, error_of
 
 CONNECT_SECONDS = 10.0  # how long to wait for the daemon's welcome
@@ -47,7 +49,9 @@ class Connection:
         self._socket.connect(self.endpoint)
         self._hello()
 
-    def send_call(self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> Future[Any]:
+    def send_call(
+        self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool, start: bool = False
+    ) -> Future[Any]:
         """Send a call. For `Target`, once it was checked that calls can be sent."""
         payload = values.encode_arguments(args, kwargs)
         if len(payload) > self.payload_max > 0:
@@ -58,10 +62,28 @@ class Connection:
         if call.parent:  # a function has used this target
             for part in ("parent", "attempt", "wait", "writes"):
                 call.ClearField(part)
-        future: Future[Any] = Future(self, call.function, request)  # type: ignore[arg-type]
+        call.mode = messages.MODE_ASYNC if start else messages.MODE_SYNC
+        kind = Acceptance if start else Future
+        future: Future[Any] = kind(self, call.function, request)  # type: ignore[arg-type]
         self._under_way[request] = future
         self._send(message.SerializeToString(), zmq.SNDMORE)
         self._send(payload)
+        return future
+
+    def send_await(self, call_id: str, timeout: Optional[Duration]) -> Future[Any]:
+        """Ask how a durable call ends. Once it was checked that messages can be sent."""
+        try:
+            call = uuid.UUID(call_id).bytes
+        except (ValueError, AttributeError, TypeError):
+            raise ValueError(f"{call_id!r} is no call's id, which is what start(…) returns") from None
+        message = messages.ToNode()
+        wanted = getattr(message, "await")  # noqa: B009
+        wanted.call = call
+        wanted.timeout_ms = 0 if timeout is None else max(1, pause_ms(timeout))
+        self._requests = wanted.request = request = self._requests + 1
+        future: Future[Any] = Future(self, call_id, request)  # type: ignore[arg-type]
+        self._under_way[request] = future
+        self._put(message)
         return future
 
     def cancel(self, future: Future[Any]) -> None:
@@ -72,7 +94,7 @@ class Connection:
         self._put(message)
 
     def function(self, name: str) -> Target[Any]:
-        """The function `module.function`, to call, submit or map, and to give options."""
+        """The function `module.function`, to call, submit, start or map, and to give options."""
         target = self._targets.get(name)
         if target is None:
             if len(self._targets) >= TARGETS_MAX:
@@ -135,7 +157,7 @@ class Connection:
             if event == zmq.EVENT_DISCONNECTED:
                 self._lost = True
                 self._welcome = False
-                self._fail_all(Disconnected("the connection to the node was lost", hint="Whether the call ran is not known."))
+                self._fail_all(Disconnected("the connection to the node was lost", hint="Whether the call ran is not known. What was started goes on."))
             elif self._lost:
                 self._lost = False
                 self._hello()

@@ -211,6 +211,8 @@ def _add(loaded: Loaded, name: str, plain: Callable[..., Any], decorated: Option
         described.http.extend(decorated.http)
         for option, limit in decorated.limits.items():
             described.options[option] = json.dumps(limit)
+        if decorated.retry is not None:
+            described.options["retry"] = decorated.retry.to_json()
     loaded.functions[name] = plain
     loaded.description.functions.append(described)
 

@@ -3,6 +3,8 @@
 One class for each error code of the protocol; `code`, `message` and `hint` are what the node said.
 `docs/errors/{code}.md` tells causes and remedies. A code that this release does not know arrives as
 `BourseError` itself. To and from the wire: `error_of` and `failure_of`.
+
+`RetryAfter`, `DeadLetter` and `Discard` go the other way: a function raises them to decide itself.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Optional
 
 from . import _messages as messages
+from ._durations import Duration, pause_ms
 
 
 class BourseError(Exception):
@@ -193,6 +196,57 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+class Verdict(Exception):
+    """What a function wants to become of the durable call that it runs, whatever its option `retry` says.
+
+    To who waits for the call, and in a call that is not durable, it is a failure like any other.
+    """
+
+    verdict: ClassVar[int]
+    after_ms = 0
+    reason = ""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.reason)
+
+
+class RetryAfter(Verdict):
+    """Raise it to have the call tried again, but not before this is over: seconds, "5s", "200ms", a timedelta, or 0.
+
+    It counts as an attempt: after the last one that `retry` allows the call is a dead letter.
+    """
+
+    __module__ = "bourse"
+    verdict = messages.VERDICT_AGAIN
+    after_ms = 5000
+
+    def __init__(self, after: Duration = "5s", reason: str = "") -> None:
+        super().__init__(reason)
+        self.args = (after, reason)
+        self.after_ms = pause_ms(after)
+
+    def __str__(self) -> str:
+        return str(self.reason) or f"again in {self.after_ms / 1000:g} s"
+
+
+class DeadLetter(Verdict):
+    """Raise it where trying again is of no use: the call is a dead letter at once, to be looked at and replayed."""
+
+    __module__ = "bourse"
+    verdict = messages.VERDICT_DEAD_LETTER
+
+
+class Discard(Verdict):
+    """Raise it where nobody needs the call any more: it ends as cancelled, and is no dead letter."""
+
+    __module__ = "bourse"
+    verdict = messages.VERDICT_DISCARD
+
+
 _by_code = {cls.default_code: cls for cls in BourseError.__subclasses__()}
 
 
@@ -215,7 +269,8 @@ def failure_of(error: BaseException, traceback: str = "") -> Any:
 
     An error of the function's own operations (a state conflict, a result too large) keeps its code. The
     failure of a call that the function made becomes the function's own error, for its caller knows
-    nothing of that call: the message names the inner function, its code and its message.
+    nothing of that call: the message names the inner function, its code and its message. A `Verdict` is an error of
+    the function's own, with what it says.
     """
     failure = messages.Failure(code="function_error", traceback=traceback)
     if isinstance(error, BourseError):
@@ -228,16 +283,25 @@ def failure_of(error: BaseException, traceback: str = "") -> Any:
         else:
             inner = f"{error.type}: {error.message}" if error.type else error.message
             failure.message = f"the call of {error.function} failed with {error.code}: {inner}"
-            failure.type = type(error).__name__
+            failure.type = exception_name(type(error))
             if error.traceback:
                 failure.traceback = f"{traceback.rstrip()}\n\nIn {error.function}:\n{error.traceback}"
         return failure
-    cls = type(error)
-    failure.type = cls.__qualname__
-    if cls.__module__ not in ("builtins", "__main__"):
-        failure.type = f"{cls.__module__}.{cls.__qualname__}"
+    if isinstance(error, Verdict):
+        failure.verdict = error.verdict
+        failure.retry_after_ms = error.after_ms
+    failure.type = exception_name(type(error))
     try:
         failure.message = str(error).encode("utf-8", "replace").decode()
     except Exception:  # a `__str__` of the user's may raise as well
         failure.message = "(its text can't be shown: __str__ raised)"
     return failure
+
+
+def exception_name(cls: type[BaseException]) -> str:
+    """What an exception's type is called on the wire. The grid's own errors go by their bare name."""
+    if cls.__module__ in ("builtins", "__main__"):
+        return cls.__qualname__
+    if issubclass(cls, BourseError) and cls.__module__ == __name__:
+        return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -11,7 +11,9 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union, overload
 
-from ._calls import Duration, Target, milliseconds
+from ._calls import Target
+from ._durations import Duration, milliseconds
+from ._retry import Retry, RetryOptions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -26,7 +28,7 @@ D = TypeVar("D")  # what calling it directly returns: a coroutine for `async def
 R = TypeVar("R")  # its result
 F = TypeVar("F", bound=Callable[..., Any])
 
-OPTIONS = ("http", "name", "queue_wait", "timeout")
+OPTIONS = ("http", "name", "queue_wait", "retry", "timeout")
 
 served: dict[str, str] = {}  # Python's name of a module -> its name on the grid, where they differ
 
@@ -45,6 +47,7 @@ class Function(Target[R], Generic[P, D, R]):
         http: tuple[str, ...] = (),
         timeout: Optional[Duration] = None,
         queue_wait: Optional[Duration] = None,
+        retry: Union[bool, int, RetryOptions, None] = None,
         name: Optional[str] = None,
     ) -> None:
         super().__init__("")
@@ -58,6 +61,7 @@ class Function(Target[R], Generic[P, D, R]):
             for option, limit in (("timeout", timeout), ("queue_wait", queue_wait))
             if limit is not None
         }
+        self.retry = None if retry is None or retry is False else Retry(retry)
 
     if TYPE_CHECKING:
 
@@ -93,6 +97,7 @@ def function(
     http: Union[str, Iterable[str], None] = None,
     timeout: Optional[Duration] = None,
     queue_wait: Optional[Duration] = None,
+    retry: Union[bool, int, RetryOptions, None] = None,
     name: Optional[str] = None,
 ) -> Callable[[Callable[P, R]], Function[P, R, R]]: ...
 def function(plain: Any = None, /, **options: Any) -> Any:
@@ -100,6 +105,15 @@ def function(plain: Any = None, /, **options: Any) -> Any:
 
     `http`: a route or several, "POST /kv/{key}". `timeout`: how long a call may take; `queue_wait`: how long it may
     wait for an instance (seconds, "5s", "200ms"). `name`: its name on the grid.
+
+    `retry`: calls of it are durable: each is stored before it is run, and tried again until it succeeds or is a dead
+    letter. A number of attempts in all, `True` (5), or any of
+
+        {"attempts": 5, "pause": "1s", "pause_max": "1m", "only": [ConnectionError, "requests.Timeout"], "never": [ValueError]}
+
+    The pause doubles with each failure. `only`: what is tried again, where the function raises something; `never`: what is
+    not. Classes stand for those derived from them, as far as these are there once the module is loaded. A name is one as in
+    a traceback, or its last part. Calls from within other functions are tried again with these, unless made by `start`.
     """
     _check(options)
     if plain is None:

@@ -20,6 +20,7 @@ import zmq
 from . import _discover, _monitor, _stepping
 from . import _loops as loops
 from . import _messages as messages
+from ._calls import Future, Target
 from ._conversation import FLUSH_MS
 from ._errors import Disconnected
 from ._modules import Served
@@ -138,6 +139,15 @@ class Lane(Worker):
 
     # ------------------------------------------------------------------ waiting
 
+    def send_call(
+        self, target: Target[Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool, start: bool = False
+    ) -> Future[Any]:
+        self._only_listen = start
+        try:
+            return super().send_call(target, args, kwargs, wait, start)
+        finally:
+            self._only_listen = False
+
     def ask(self, message: Any, part: Any) -> tuple[Any, bytes]:
         self._only_listen = True  # reading state gives no slot back, so nothing else runs meanwhile
         try:
@@ -172,7 +182,7 @@ class Lane(Worker):
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the event loop, as long as something is awaited: receive, and run what has come."""
         self._pump_due = None
-        if not any(future.waiter is not None for future in self.waiting.values()):
+        if not self._is_awaiting():
             return
         self._pump_due = loop.call_later(AWAIT_SECONDS, self._pump, loop)
         self._take_back()

@@ -23,6 +23,13 @@ ROLE_WORKER = 1
 ROLE_CLIENT = 2
 ROLE_ATTACHED = 3
 
+MODE_SYNC = 0
+MODE_ASYNC = 1
+
+VERDICT_AGAIN = 1
+VERDICT_DEAD_LETTER = 2
+VERDICT_DISCARD = 3
+
 _pool = descriptor_pool.DescriptorPool()
 _files = descriptor_pb2.FileDescriptorSet()
 _files.ParseFromString(base64.b64decode(WORKER))
