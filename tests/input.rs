@@ -54,7 +54,7 @@ fn modules_that_do_not_load_are_reported_with_their_own_traceback() {
         ("dies.py", "import os\nos._exit(4)\n"),
         ("wrong-name.py", "def f(): pass\n"),
         ("class.py", "def f(): pass\n"),
-        ("option.py", "from bourse import function\n@function(retry=3)\ndef f(): pass\n"),
+        ("option.py", "from bourse import function\n@function(exclusive=3)\ndef f(): pass\n"),
         (
             "twice.py",
             "from bourse import function\n@function(name='same')\ndef a(): pass\n@function(name='same')\ndef b(): pass\n",
@@ -84,7 +84,7 @@ fn modules_that_do_not_load_are_reported_with_their_own_traceback() {
             "wrong_name would do",
             "\"class\" can't be a module's name: it is a Python keyword",
             "option: revision",
-            "retry",
+            "exclusive",
             "twice: revision",
             "same",
             "route: revision",

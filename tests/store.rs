@@ -164,6 +164,86 @@ fn a_full_disk_refuses_writes_and_is_well_again_with_room() {
 }
 
 #[test]
+fn durable_calls_outlast_a_full_disk() {
+    let setup = Setup::new(&[(
+        "work.py",
+        "
+        from bourse import function, state
+        @function(retry=1000)
+        def add(n: int, ballast: str = ''):
+            done = state(f'done{n % 4}/{n}')
+            done.set((done.get() or 0) + 1)
+        @function
+        def of(n: int):
+            return state(f'done{n % 4}/{n}').get()
+        ",
+    )]);
+    let data = setup.folder().join("../data");
+    fs::create_dir(&data).expect("a folder");
+    let data = data.canonicalize().expect("a path");
+    if !mount(&["-t", "tmpfs", "-o", "size=12m", "none"], &data) {
+        return skipped("cannot mount: not root, or not allowed");
+    }
+    let mounted = Mounted(data.clone());
+    let daemon = setup.argument("--data").argument(&data.display().to_string()).up();
+    let add = |n: usize| {
+        let body = json!({"n": n, "ballast": "x".repeat(100_000)}).to_string();
+        daemon.post("/v1/call/work.add?mode=async", body)
+    };
+    let mut accepted = Vec::new();
+    for n in 0..10 {
+        assert_eq!(add(n).status, 202);
+        accepted.push(n);
+    }
+    fs::write(data.join("ballast"), vec![0; 7 << 20]).expect("a file");
+    let mut refused = 0;
+    for n in 10..150 {
+        let answer = add(n);
+        match answer.status {
+            202 => accepted.push(n),
+            _ => {
+                answer.problem(503, "store_unavailable");
+                refused += 1;
+            }
+        }
+        if refused > 5 {
+            break;
+        }
+    }
+    assert!(refused > 0, "the store took everything");
+    fs::remove_file(data.join("ballast")).expect("it is removed");
+    wait_for("it accepts again", || add(1_000).status == 202);
+    for n in &accepted {
+        let of = json!({"n": n});
+        wait_for("what was accepted is done", || daemon.call("work.of", of.clone()).ok() == json!(1));
+    }
+    drop(daemon);
+    drop(mounted);
+}
+
+#[test]
+fn a_store_whose_files_are_made_read_only_while_it_runs_loses_nothing() {
+    let daemon = Setup::new(&[KEEP]).up();
+    daemon.call("keep.put", json!({"key": "a", "value": "before"})).ok();
+    let modes = |mode: u32| {
+        for entry in fs::read_dir(daemon.data()).expect("a folder").flatten() {
+            if entry.file_name().to_string_lossy().starts_with("store.sqlite") {
+                fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode)).expect("a mode");
+            }
+        }
+    };
+    // Its files are open: it goes on, or refuses. What it says is so, also after the next start.
+    modes(0o400);
+    let later = daemon.call("keep.put", json!({"key": "b", "value": "after"})).status == 200;
+    modes(0o600);
+    let daemon = daemon.kill().up();
+    assert_eq!(daemon.call("keep.get", json!({"key": "a"})).ok(), "before");
+    if later {
+        assert_eq!(daemon.call("keep.get", json!({"key": "b"})).ok(), "after");
+    }
+}
+
+#[test]
 fn state_is_counted_right_by_many_at_once_and_failures_write_nothing() {
     let daemon = Daemon::start(&[KEEP]);
     let client = daemon.client();

@@ -20,6 +20,7 @@ pub(crate) fn document(routes: &Routes) -> Json {
     for target in routes.functions() {
         paths.insert(format!("/v1/call/{}", target.name), json!({"post": call(target)}));
     }
+    paths.extend(durable());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -29,7 +30,7 @@ pub(crate) fn document(routes: &Routes) -> Json {
         },
         "paths": paths,
         "components": {
-            "schemas": {"Problem": problem()},
+            "schemas": {"Problem": problem(), "DurableCall": durable_call()},
             "responses": {"Problem": {
                 "description": "What went wrong (RFC 9457)",
                 "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -37,6 +38,14 @@ pub(crate) fn document(routes: &Routes) -> Json {
             "parameters": {
                 "Timeout": term("timeout", "How long to wait for the answer: 200ms, 5s, 1m"),
                 "QueueWait": term("queue_wait", "How long the call may wait for an instance"),
+                "Mode": {
+                    "name": "mode", "in": "query", "schema": {"enum": ["sync", "async"]},
+                    "description": "async answers with the call's id once it is stored",
+                },
+                "IdempotencyKey": {
+                    "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255},
+                    "description": "A second call of the function with this key, within a day, is the first one",
+                },
                 "Version": term("version", "A semver requirement on the module's version, such as ^1.2"),
             },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -88,7 +97,14 @@ fn route(pattern: &Pattern, target: &Target) -> Json {
 
 fn call(target: &Target) -> Json {
     let mut operation = operation(target, target.name.as_str());
-    operation["parameters"] = ["Timeout", "QueueWait", "Version"]
+    operation["responses"]["202"] = json!({
+        "description": "Accepted: with mode=async",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": {
+            "type": "object", "properties": {"id": {"type": "string", "format": "uuid"}}, "required": ["id"],
+        }}},
+    });
+    operation["parameters"] = ["Timeout", "QueueWait", "Version", "Mode", "IdempotencyKey"]
         .map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
         .to_vec()
         .into();
@@ -111,6 +127,81 @@ fn operation(target: &Target, id: &str) -> Json {
         operation["description"] = target.doc.as_str().into();
     }
     operation
+}
+
+/// The paths of durable calls.
+fn durable() -> [(String, Json); 6] {
+    let id = json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "format": "uuid"}});
+    let one = |what: &str| {
+        json!({"description": what, "content": {"application/json": {
+            "schema": {"$ref": "#/components/schemas/DurableCall"},
+        }}})
+    };
+    let operation = |name: &str, summary: &str, status: &str, response: Json| {
+        json!({
+            "operationId": name,
+            "tags": ["durable calls"],
+            "summary": summary,
+            "responses": {status: response, "default": {"$ref": "#/components/responses/Problem"}},
+        })
+    };
+    let list = |name: &str, summary: &str, filters: &[&str]| {
+        let schema = json!({"type": "object", "properties": {
+            "calls": {"type": "array", "items": {"$ref": "#/components/schemas/DurableCall"}},
+            "next": {"type": ["string", "null"], "description": "continues the list, as `before`"},
+        }});
+        let content = json!({"description": "Newest first", "content": {"application/json": {"schema": schema}}});
+        let mut get = operation(name, summary, "200", content);
+        let filter = |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
+        get["parameters"] = filters.iter().map(filter).collect();
+        json!({"get": get})
+    };
+    let poll = json!({"name": "poll", "in": "query", "schema": {"type": "string"},
+        "description": "Wait for the end, at most so long: 10s"});
+    let mut look = operation("lookUpCall", "How a durable call stands", "200", one("How it stands"));
+    look["parameters"] = json!([id, poll]);
+    let mut result = operation("resultOfCall", "What a synchronous call would have been answered", "200",
+        json!({"description": "The result"}));
+    result["parameters"] = json!([id, poll]);
+    result["responses"]["202"] = one("It has not ended");
+    let with_id = |mut operation: Json| {
+        operation["parameters"] = json!([id]);
+        operation
+    };
+    let cancel = operation("cancelCall", "Cancel a durable call", "200", one("It is cancelled"));
+    let replay = operation("replayDeadLetter", "Try a dead letter again", "202", one("It waits for its first attempt"));
+    let purge = operation("purgeDeadLetter", "Forget a dead letter", "200", one("What it was"));
+    let path = |path: &str, item: Json| (path.to_owned(), item);
+    [
+        path("/v1/calls", list("listCalls", "Durable calls", &["status", "function", "limit", "before"])),
+        path("/v1/calls/{id}", json!({"get": look, "delete": with_id(cancel)})),
+        path("/v1/calls/{id}/result", json!({"get": result})),
+        path("/v1/dead", list("listDeadLetters", "Dead letters", &["function", "limit", "before"])),
+        path("/v1/dead/{id}", json!({"delete": with_id(purge)})),
+        path("/v1/dead/{id}/replay", json!({"post": with_id(replay)})),
+    ]
+}
+
+fn durable_call() -> Json {
+    let text = json!({"type": "string"});
+    let time = json!({"type": "string", "format": "date-time"});
+    json!({
+        "type": "object",
+        "required": ["id", "function", "status", "attempts", "accepted_at"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "function": text,
+            "status": {"enum": crate::standing::STATUSES},
+            "attempts": {"type": "integer"},
+            "accepted_at": time,
+            "ended_at": time,
+            "next_attempt_in_seconds": {"type": "number"},
+            "idempotency_key": text,
+            "parent": {"type": "string", "format": "uuid"},
+            "result": {},
+            "error": {"type": "object", "properties": {"code": text, "type": text, "message": text, "hint": text}},
+        },
+    })
 }
 
 /// Arguments by name, as a body.
@@ -240,7 +331,8 @@ mod tests {
         for (path, item) in document["paths"].as_object().unwrap() {
             for operation in item.as_object().unwrap().values() {
                 ids.push(operation["operationId"].as_str().unwrap());
-                assert!(operation["responses"]["200"].is_object());
+                let good = ["200", "202"].iter().any(|status| operation["responses"][status].is_object());
+                assert!(good, "{path}");
                 for p in operation["parameters"].as_array().unwrap() {
                     let in_path = p["in"] == "path";
                     assert_eq!(
