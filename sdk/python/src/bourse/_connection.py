@@ -77,7 +77,7 @@ class Connection:
         except (ValueError, AttributeError, TypeError):
             raise ValueError(f"{call_id!r} is no call's id, which is what start(…) returns") from None
         message = messages.ToNode()
-        wanted = getattr(message, "await")  # noqa: B009
+        wanted = getattr(message, "await")
         wanted.call = call
         wanted.timeout_ms = 0 if timeout is None else max(1, pause_ms(timeout))
         self._requests = wanted.request = request = self._requests + 1

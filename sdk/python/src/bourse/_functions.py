@@ -1,6 +1,6 @@
 """What makes a Python function one of the grid's: `@function`, `@on_start`, `@on_stop`.
 
-A decorated function called directly is plain Python; `.call`, `.submit` and `.map` go through the grid.
+A decorated function called directly is plain Python; `.call`, `.submit`, `.map` and `.start` go through the grid.
 Options that this version does not support are refused when the module is loaded, never ignored.
 """
 
