@@ -131,7 +131,8 @@ fn operation(target: &Target, id: &str) -> Json {
 
 /// The paths of durable calls.
 fn durable() -> [(String, Json); 6] {
-    let id = json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "format": "uuid"}});
+    let id =
+        json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "format": "uuid"}});
     let one = |what: &str| {
         json!({"description": what, "content": {"application/json": {
             "schema": {"$ref": "#/components/schemas/DurableCall"},
@@ -150,7 +151,8 @@ fn durable() -> [(String, Json); 6] {
             "calls": {"type": "array", "items": {"$ref": "#/components/schemas/DurableCall"}},
             "next": {"type": ["string", "null"], "description": "continues the list, as `before`"},
         }});
-        let content = json!({"description": "Newest first", "content": {"application/json": {"schema": schema}}});
+        let content =
+            json!({"description": "Newest first", "content": {"application/json": {"schema": schema}}});
         let mut get = operation(name, summary, "200", content);
         let filter = |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
         get["parameters"] = filters.iter().map(filter).collect();
@@ -160,8 +162,12 @@ fn durable() -> [(String, Json); 6] {
         "description": "Wait for the end, at most so long: 10s"});
     let mut look = operation("lookUpCall", "How a durable call stands", "200", one("How it stands"));
     look["parameters"] = json!([id, poll]);
-    let mut result = operation("resultOfCall", "What a synchronous call would have been answered", "200",
-        json!({"description": "The result"}));
+    let mut result = operation(
+        "resultOfCall",
+        "What a synchronous call would have been answered",
+        "200",
+        json!({"description": "The result"}),
+    );
     result["parameters"] = json!([id, poll]);
     result["responses"]["202"] = one("It has not ended");
     let with_id = |mut operation: Json| {
@@ -169,7 +175,12 @@ fn durable() -> [(String, Json); 6] {
         operation
     };
     let cancel = operation("cancelCall", "Cancel a durable call", "200", one("It is cancelled"));
-    let replay = operation("replayDeadLetter", "Try a dead letter again", "202", one("It waits for its first attempt"));
+    let replay = operation(
+        "replayDeadLetter",
+        "Try a dead letter again",
+        "202",
+        one("It waits for its first attempt"),
+    );
     let purge = operation("purgeDeadLetter", "Forget a dead letter", "200", one("What it was"));
     let path = |path: &str, item: Json| (path.to_owned(), item);
     [

@@ -231,6 +231,14 @@ impl Node {
                 Err(failure) => refused(failure),
             };
             self.answer(origin, answer);
+            if call.wait {
+                self.on_wait(now, process, running, &[call.request], false);
+            }
+            return;
+        }
+        if !new.idempotency_key.is_empty() {
+            let failure = Code::BadRequest.because("a function's own calls take no idempotency key");
+            self.answer(origin, refused(failure.hint("they are made once for each attempt of the caller")));
             return;
         }
         let by = self.calls[&running].layer();

@@ -1,9 +1,9 @@
 //! A store that goes wrong in the ways that stores do, by script or by seed.
 //!
 //! ```text
-//! caller -> Faulty: commit        one fault is drawn for each batch Faulty -> the store within      what the
-//! fault lets through; what it holds back goes in during a later call Faulty -> caller: Outcome       true,
-//! as far as it says anything: faults withhold an outcome, they do not lie
+//! caller -> Faulty: commit        one fault is drawn for each batch
+//! Faulty -> the store within      what the fault lets through; what it holds back goes in during a later call
+//! Faulty -> caller: Outcome       true, as far as it says anything: faults withhold an outcome, they do not lie
 //! ```
 
 use std::collections::VecDeque;

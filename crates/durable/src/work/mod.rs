@@ -16,8 +16,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`key`] | keys of the records |
-//! | [`lane`] | the calls of one module in memory, and where there are more |
+//! | `key` | keys of the records |
+//! | `lane` | the calls of one module in memory, and where there are more |
 //! | [`retry`] | what follows from a failed attempt |
 //! | `durable/calls.rs` | what the node asks for |
 //! | `durable/jobs.rs` | what that takes, step by step |

@@ -87,9 +87,12 @@ pub fn decide(policy: &Policy, failure: &v1::Failure, failures: u32, tries: u32,
     }
 }
 
-/// `requests.ConnectionError` goes by that name and by `ConnectionError`.
+/// `requests.exceptions.Timeout` goes by that name, by `Timeout`, and by `requests.Timeout`: parts may be left out, but for
+/// the last.
 fn is_named(kind: &str, name: &str) -> bool {
-    kind == name || kind.rsplit('.').next() == Some(name)
+    let mut parts = kind.split('.');
+    name.split('.').all(|wanted| parts.any(|part| part == wanted))
+        && kind.rsplit('.').next() == name.rsplit('.').next()
 }
 
 fn doubled(pause: Duration, times: u32, most: Duration) -> Duration {
@@ -137,6 +140,9 @@ mod tests {
         assert_eq!(decide(&policy, &error("ValueError"), 1, 1, 0), Decision::Dead);
         assert_eq!(decide(&policy, &error("my.ValueError"), 1, 1, 0), Decision::Dead);
         assert!(after(decide(&policy, &error("KeyError"), 1, 1, 0)).is_some());
+        assert!(is_named("requests.exceptions.Timeout", "requests.Timeout"));
+        assert!(!is_named("requests.exceptions.Timeout", "exceptions"));
+        assert!(!is_named("requests.Timeout", "other.Timeout"));
         let only = Policy { only: vec!["IOError".to_owned()], ..Policy::default() };
         assert_eq!(decide(&only, &error("KeyError"), 1, 1, 0), Decision::Dead);
         let crash = Code::InstanceCrashed.because("it died");

@@ -72,6 +72,17 @@ impl Node {
         }
     }
 
+    /// A caller does not want to wait any more.
+    pub(crate) fn stops_waiting(&mut self, origin: Origin, call: CallId) {
+        let failure = Code::Cancelled
+            .because(format!("its caller waits no longer for call {call}, which goes on"))
+            .hint(format!("DELETE /v1/calls/{call} ends it"));
+        if let Origin::Gateway(_) = origin {
+            return; // It went away, or asks again.
+        }
+        self.answer(origin, Answer { call: Some(call), result: Err(failure) });
+    }
+
     /// The node stops: whoever still waits is told that the call goes on without it.
     pub(crate) fn dismiss_watchers(&mut self) {
         let calls: Vec<CallId> = self.watchers.keys().copied().collect();
