@@ -3,6 +3,7 @@
 //! ```text
 //! POST   /v1/call/{function}?mode=async     202 {id}, Location       once it is stored; `Prefer: respond-async` as well
 //! GET    /v1/calls/{id}[?poll=10s]          how it stands; with poll, when it has ended or the time is over
+//!        the same, Accept: text/event-stream       events: how it stands, until it has ended
 //! GET    /v1/calls/{id}/result              what a synchronous call would have been answered; 202 while it has not ended
 //! DELETE /v1/calls/{id}                     cancel
 //! POST   /v1/calls/{id}/replay              a dead letter is tried again; /v1/dead/{id}/replay is the same
@@ -25,7 +26,7 @@ use tokio::sync::oneshot;
 use crate::exchange::Exchange;
 use crate::reply::{Outcome, otherwise, typed};
 use crate::standing::STATUSES;
-use crate::{Ask, Event, Gateway, Inspect, Listing, Standing, Success, Ticket, answer, uri};
+use crate::{Ask, Event, Gateway, Inspect, Listing, Standing, Success, Ticket, answer, events, uri};
 
 /// The longest long poll.
 const POLL_MAX: Duration = Duration::from_secs(300);
@@ -35,8 +36,8 @@ const ROWS_MAX: usize = 1_000;
 
 impl Exchange<'_> {
     /// Answers what is below `/v1/calls` and `/v1/dead`; `None`: nothing is there.
-    pub(crate) async fn durable(&self) -> Option<Outcome> {
-        let path = self.parts.uri.path();
+    pub(crate) async fn durable(&mut self) -> Option<Outcome> {
+        let path = self.parts.uri.path().to_owned();
         let (dead, rest) = match (path.strip_prefix("/v1/calls"), path.strip_prefix("/v1/dead")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
@@ -58,10 +59,20 @@ impl Exchange<'_> {
         Some(self.one(call, verb, dead).await)
     }
 
-    async fn one(&self, call: CallId, verb: &str, dead: bool) -> Outcome {
-        let method = &self.parts.method;
+    async fn one(&mut self, call: CallId, verb: &str, dead: bool) -> Outcome {
+        let method = &self.parts.method.clone();
         let is_get = matches!(*method, Method::GET | Method::HEAD);
         match verb {
+            "" if is_get && wants_events(&self.parts.headers) => {
+                let first = self.ask(call, Ask::Look).await?;
+                if first == Standing::Nothing {
+                    return Err(unknown(call));
+                }
+                self.events = Some(events::follow(self.gateway.clone(), call, first));
+                let mut response = typed("text/event-stream", bytes::Bytes::new());
+                response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                Ok(response)
+            }
             "" if is_get => {
                 let standing = self.await_end(call, self.poll()?).await?;
                 self.show(call, &standing, StatusCode::OK)
@@ -152,7 +163,7 @@ impl Exchange<'_> {
     /// How a call stands when it has ended, or after so long.
     async fn await_end(&self, call: CallId, patience: Option<Duration>) -> Result<Standing, v1::Failure> {
         if let Some(patience) = patience {
-            let asking = self.asking(call, Ask::Await)?;
+            let asking = Asking::begin(self.gateway, call, Ask::Await)?;
             if let Ok(standing) = tokio::time::timeout(patience, asking.answer()).await {
                 return standing;
             }
@@ -161,16 +172,7 @@ impl Exchange<'_> {
     }
 
     async fn ask(&self, call: CallId, ask: Ask) -> Result<Standing, v1::Failure> {
-        self.asking(call, ask)?.answer().await
-    }
-
-    fn asking(&self, call: CallId, ask: Ask) -> Result<Asking<'_>, v1::Failure> {
-        let shared = &self.gateway.shared;
-        let ticket = Ticket(shared.tickets.fetch_add(1, Ordering::Relaxed));
-        let (reply, answered) = oneshot::channel();
-        let sent = shared.events.send(Event::Ask { call, ask, ticket, reply });
-        sent.map_err(|_| Code::ShuttingDown.because("the daemon is stopping"))?;
-        Ok(Asking { gateway: self.gateway, ticket, answered: Some(answered) })
+        Asking::begin(self.gateway, call, ask)?.answer().await
     }
 
     async fn list(&self, dead: bool) -> Outcome {
@@ -225,15 +227,37 @@ fn unknown(call: CallId) -> v1::Failure {
         .hint("ended calls are kept for a day, dead letters until they are purged; GET /v1/calls lists them")
 }
 
+/// How a call stands.
+pub(crate) async fn look(gateway: &Gateway, call: CallId) -> Result<Standing, v1::Failure> {
+    Asking::begin(gateway, call, Ask::Look)?.answer().await
+}
+
+/// Whether a client would rather have server-sent events.
+fn wants_events(headers: &http::HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|value| value.split(',')).any(|range| {
+        range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
+    })
+}
+
 /// A question that is not answered yet. Dropping it takes it back.
-struct Asking<'g> {
-    gateway: &'g Gateway,
+pub(crate) struct Asking {
+    gateway: Gateway,
     ticket: Ticket,
     answered: Option<oneshot::Receiver<Result<Standing, v1::Failure>>>,
 }
 
-impl Asking<'_> {
-    async fn answer(mut self) -> Result<Standing, v1::Failure> {
+impl Asking {
+    pub(crate) fn begin(gateway: &Gateway, call: CallId, ask: Ask) -> Result<Self, v1::Failure> {
+        let shared = &gateway.shared;
+        let ticket = Ticket(shared.tickets.fetch_add(1, Ordering::Relaxed));
+        let (reply, answered) = oneshot::channel();
+        let sent = shared.events.send(Event::Ask { call, ask, ticket, reply });
+        sent.map_err(|_| Code::ShuttingDown.because("the daemon is stopping"))?;
+        Ok(Self { gateway: gateway.clone(), ticket, answered: Some(answered) })
+    }
+
+    pub(crate) async fn answer(mut self) -> Result<Standing, v1::Failure> {
         let Some(answered) = &mut self.answered else { unreachable!("it is asked once") };
         let answer = answered.await;
         self.answered = None;
@@ -241,7 +265,7 @@ impl Asking<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
         if self.answered.is_some() {
             // A daemon that is gone has no questions left.

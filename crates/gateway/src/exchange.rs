@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::bind::{self, Content, Input};
 use crate::cors::Cors;
+use crate::events::Events;
 use crate::gateway::{INLINE_BYTES_MAX, TRACEPARENT};
 use crate::guard::Guard;
 use crate::metrics::{Class, Meters};
@@ -46,6 +47,8 @@ pub(crate) struct Exchange<'g> {
     pub(crate) body: &'g mut Incoming,
     /// What its body takes of all that is held.
     pub(crate) share: Option<body::Share<'g>>,
+    /// What the answer goes on with, instead of its body.
+    pub(crate) events: Option<Events>,
     /// Somebody wanted the body.
     pub(crate) begun: bool,
     /// The call that it became.

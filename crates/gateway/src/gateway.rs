@@ -6,13 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use crate::body::{self, Budget};
 use crate::cors::Cors;
+use crate::events::Events;
 use crate::exchange::{Exchange, InFlight, Reached};
 use crate::guard::Guard;
 use crate::metrics::{Meter, Meters, Scrape};
@@ -127,7 +128,7 @@ impl Gateway {
         guard: &Guard,
         pulse: &Pulse,
         request: Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Either<Full<Bytes>, Events>> {
         let start = Instant::now();
         let meters = &self.shared.meters;
         let _in_flight = InFlight::new(meters);
@@ -142,12 +143,14 @@ impl Gateway {
             parts,
             body: &mut body,
             share: None,
+            events: None,
             begun: false,
             call: None,
             trace: None,
         };
         let (outcome, target) = exchange.run(cors.as_ref()).await;
         let (call, trace, begun) = (exchange.call, exchange.trace.take(), exchange.begun);
+        let events = exchange.events.take();
         drop(exchange);
         let mut response =
             outcome.unwrap_or_else(|failure| problem::respond(&failure, call, self.shared.config.dev));
@@ -182,6 +185,9 @@ impl Gateway {
         meter.record(response.status(), now - start);
         meters.bytes_out.increment(response.body().size_hint().lower());
         pulse.enter(Phase::Idle, now);
-        response
+        response.map(|body| match events {
+            Some(events) => Either::Right(events),
+            None => Either::Left(body),
+        })
     }
 }

@@ -23,7 +23,7 @@
 //! | [`pattern`], [`routes`] | `POST /kv/{key}`: parsing, the table, suggestions for near names |
 //! | `signature`, `bind` | what a function takes, and fitting a request to it |
 //! | `json` | JSON text to CBOR and back, without a tree in between |
-//! | `calls`, [`standing`] | durable calls: how they stand, what can be done about them |
+//! | `calls`, `events`, [`standing`] | durable calls: how they stand, what can be done about them |
 //! | `terms` | timeout, queue wait and version of one call |
 //! | `answer`, [`problem`] | results and failures as HTTP |
 //! | [`guard`], `cors` | Host, Origin and bearer token; what browsers are told |
@@ -39,6 +39,7 @@ mod bind;
 mod body;
 mod calls;
 mod cors;
+mod events;
 mod exchange;
 mod gateway;
 pub mod guard;

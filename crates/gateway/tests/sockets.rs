@@ -394,6 +394,29 @@ async fn durable_calls() {
     let polled = get(&format!("GET /v1/calls/{}?poll=10ms", id(2))).await;
     assert!(polled.starts_with("HTTP/1.1 200") && polled.contains("\"waiting\""), "{polled}");
 
+    // Or as events; that of a call that has ended is the last one.
+    let mut socket = world.connect().await;
+    socket
+        .send(
+            format!(
+                "GET /v1/calls/{} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
+                id(2)
+            )
+            .as_bytes(),
+        )
+        .await;
+    let begun = socket.until("\n\n\r\n").await;
+    assert!(begun.contains("text/event-stream") && begun.contains("event: status\ndata: {"), "{begun}");
+    drop(socket);
+    let done = format!(
+        "GET /v1/calls/{} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n",
+        id(1)
+    );
+    let mut socket = world.connect().await;
+    socket.send(done.as_bytes()).await;
+    let ended = socket.until("0\r\n\r\n").await;
+    assert!(ended.contains("event: ended\ndata: {") && !ended.contains("event: status"), "{ended}");
+
     // 4. What can be done, and what can't any more.
     for (line, status) in [
         (format!("DELETE /v1/calls/{}", id(2)), 200),

@@ -149,6 +149,18 @@ impl Socket {
         String::from_utf8_lossy(&self.read.drain(..end).collect::<Vec<_>>()).into_owned()
     }
 
+    /// All that comes until this has come.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        loop {
+            let so_far = String::from_utf8_lossy(&self.read).into_owned();
+            if so_far.contains(end) {
+                self.read.clear();
+                return so_far;
+            }
+            assert!(self.more().await > 0, "cut off: {so_far}");
+        }
+    }
+
     /// One answer.
     pub(crate) async fn answer(&mut self) -> String {
         let head = self.head().await;
