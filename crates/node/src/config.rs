@@ -34,6 +34,8 @@ pub struct Config {
     pub backoff_max: Duration,
     /// How long the calls in flight may take when the node stops.
     pub drain: Duration,
+    /// How long an ended durable call can be asked for, and an idempotency key holds. Counts from the start.
+    pub calls_kept: Duration,
     /// How long an instance has to stop a call whose time is over, before it is killed.
     pub interrupt_grace: Duration,
     /// Calls handed ahead are taken back when the one before them runs longer than this.
@@ -101,6 +103,7 @@ impl Config {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
             drain: Duration::from_secs(30),
+            calls_kept: bourse_durable::limits::ENDED_KEPT,
             interrupt_grace: Duration::from_secs(1),
             recall_after: Duration::from_millis(10),
             context_bytes_max: 8 * 1024,

@@ -122,7 +122,10 @@ impl Node {
     /// of instances come from it.
     pub fn new(config: Config, incarnation: Incarnation, seed: [u8; 32]) -> Self {
         Self {
-            durable: Durable::new(incarnation, bourse_durable::Limits::default()),
+            durable: Durable::new(
+                incarnation,
+                bourse_durable::Limits { ended_kept: config.calls_kept, ..Default::default() },
+            ),
             config,
             incarnation,
             entropy: Entropy::new(seed),

@@ -139,6 +139,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "1s",
         "how long a call has to end once its time is over, before its instance is killed",
     ),
+    daemon(
+        "calls_kept",
+        Shape::Duration,
+        "24h",
+        "how long an ended durable call can be asked for, and an idempotency key holds",
+    ),
     module("instances_min", Shape::Count, "0", "instances that are kept even when idle"),
     module(
         "instances_max",

@@ -321,6 +321,7 @@ impl Config {
         config.ping = self.duration("ping");
         config.startup = self.duration("startup");
         config.drain = self.duration("drain");
+        config.calls_kept = self.duration("calls_kept");
         config.interrupt_grace = self.duration("interrupt_grace");
         config.module = self.module(&BTreeMap::new());
         config.modules = self.modules.iter().map(|(name, own)| (name.clone(), self.module(own))).collect();
