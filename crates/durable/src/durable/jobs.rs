@@ -402,9 +402,9 @@ impl Durable {
     }
 }
 
-/// The least id above this one, at the same home.
+/// The least id above this one, at the same home: that is the last byte.
 fn next_id(call: CallId) -> Option<CallId> {
-    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(1)?;
+    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(1 << 8)?;
     CallId::from_wire(&next.to_be_bytes())
 }
 
@@ -419,4 +419,17 @@ fn values(page: StorePage) -> Result<StorePage, ReadError> {
     let rows: Result<Vec<_>, ReadError> =
         rows.into_iter().map(|(key, stored)| Ok((key, value(Some(stored))?.unwrap_or_default()))).collect();
     Ok(StorePage { rows: rows?, more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_id_is_at_the_same_home() {
+        let call = CallId::new(1_000, [7; 10]).at(255);
+        let next = next_id(call).unwrap();
+        assert!(next > call);
+        assert_eq!((next.home(), next.made_ms()), (255, 1_000));
+    }
 }
