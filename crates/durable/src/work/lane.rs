@@ -131,13 +131,13 @@ impl Lane {
 
     /// The page to read next, if one should be read.
     pub(crate) fn next_page(&mut self) -> Option<(PartitionId, CallId)> {
-        if self.reading.is_some()
-            || self.ready.len() > READY_MAX / 2
-            || self.ready_bytes > READY_BYTES_MAX / 2
-        {
+        let (&partition, &from) = self.beyond.iter().min_by_key(|(_, from)| **from)?;
+        let full = self.ready.len() > READY_MAX / 2 || self.ready_bytes > READY_BYTES_MAX / 2;
+        // What may be older than all that is ready keeps that waiting, and so is read however full memory is.
+        let oldest = self.ready.first_key_value().is_none_or(|(head, _)| from <= *head);
+        if self.reading.is_some() || (full && !oldest) {
             return None;
         }
-        let (&partition, &from) = self.beyond.iter().min_by_key(|(_, from)| **from)?;
         self.beyond.remove(&partition);
         self.reading = Some((partition, from));
         self.reading
@@ -164,7 +164,7 @@ impl Lane {
             return true;
         }
         match due {
-            None if !self.has_room() => return false,
+            None if !self.make_room(call) => return false,
             None => self.add_ready(call, Entry::new(record)),
             Some(_) => self.wait(call, Entry::new(record), due),
         }
@@ -224,6 +224,19 @@ impl Lane {
 
     fn has_room(&self) -> bool {
         self.ready.is_empty() || (self.ready.len() < READY_MAX && self.ready_bytes < READY_BYTES_MAX)
+    }
+
+    /// Makes room for a call: younger ones are left to the store. `false` if there are none.
+    fn make_room(&mut self, call: CallId) -> bool {
+        while !self.has_room() {
+            let (&youngest, _) = self.ready.last_key_value().expect("who has no room has something");
+            if youngest < call {
+                return false;
+            }
+            self.remove_ready(youngest);
+            self.look_from(youngest);
+        }
+        true
     }
 
     fn wait(&mut self, call: CallId, entry: Entry, due: Option<Mono>) {
