@@ -35,7 +35,7 @@ use bourse_wire::time::{Mono, Wall};
 use bytes::Bytes;
 
 use crate::batch::PartitionId;
-use crate::durable::jobs::Job;
+use crate::durable::jobs::{Job, Then};
 use crate::message::Ticket;
 
 pub use lane::{LATER_MAX, READY_BYTES_MAX, READY_MAX};
@@ -149,6 +149,8 @@ pub(crate) struct Work {
     pub(crate) keys: BTreeMap<Bytes, VecDeque<(NewCall, Ticket)>>,
     /// Partitions to recover, and whether their outgoing records still are to be read.
     pub(crate) recovery: Recovery,
+    /// Questions about calls that were not found before all lanes were known.
+    pub(crate) early: Vec<(CallId, Then, Ticket)>,
     /// Jobs to be tried again, each at its time.
     pub(crate) again: BTreeMap<(Mono, JobId), Job>,
     /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned.

@@ -15,6 +15,9 @@ use crate::outbox::Who;
 use crate::record;
 use crate::work::{Next, Seen, key, lane_of};
 
+/// The most questions that wait until all lanes are known.
+const EARLY_MAX: usize = 10_000;
+
 impl Durable {
     pub(in crate::durable) fn find(&mut self, call: CallId, then: Then, ticket: Ticket) {
         if let Some(seen) = self.seen_in_memory(call) {
@@ -32,11 +35,26 @@ impl Durable {
 
     pub(super) fn find_next(&mut self, call: CallId, mut left: VecDeque<Bytes>, then: Then, ticket: Ticket) {
         match left.pop_front() {
+            // Its lane may not be known yet.
+            None if !self.is_recovered() && self.work.early.len() < EARLY_MAX => {
+                self.work.early.push((call, then, ticket));
+            }
+            None if !self.is_recovered() => {
+                let why = "what an earlier life has left is still being read".to_owned();
+                self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+            }
             None => self.found(call, Seen::Nothing, then, ticket),
             Some(key) => {
                 let job = Job::Find { call, reading: key.clone(), left, then, ticket };
                 self.read_row(key::home(call), key, job);
             }
+        }
+    }
+
+    /// All lanes are known: who asked before they were is answered.
+    pub(super) fn find_early(&mut self) {
+        for (call, then, ticket) in std::mem::take(&mut self.work.early) {
+            self.find(call, then, ticket);
         }
     }
 

@@ -28,11 +28,12 @@ impl Durable {
         let begun = left.split_off(left.len() - room);
         *open += begun.len();
         if *open == 0 {
-            self.work.recovery = match outgoing {
-                true => Recovery::Lanes { left: all_partitions(), open: 0 },
-                false => Recovery::Done,
-            };
-            return self.recover_more(false);
+            if outgoing {
+                self.work.recovery = Recovery::Lanes { left: all_partitions(), open: 0 };
+                return self.recover_more(false);
+            }
+            self.work.recovery = Recovery::Done;
+            return self.find_early();
         }
         for partition in begun {
             match outgoing {
