@@ -26,6 +26,8 @@ pub(crate) struct Process {
     secret: Bytes,
     peer: Option<PeerId>,
     alive: bool,
+    /// A template that has not loaded its module. One that dies then is a module that does not load, for good.
+    loads: bool,
 }
 
 impl World {
@@ -48,9 +50,9 @@ impl World {
         self.deploy();
     }
 
-    /// The instances that live.
+    /// The processes that live, but for those that are loading a module.
     pub fn living(&self) -> Vec<ProcessId> {
-        self.processes.iter().filter(|(_, p)| p.alive).map(|(id, _)| *id).collect()
+        self.processes.iter().filter(|(_, p)| p.alive && !p.loads).map(|(id, _)| *id).collect()
     }
 
     /// The connections of workers.
@@ -87,6 +89,11 @@ impl World {
                     let at = self.clock.at();
                     self.trace.line(at, 23, || crate::sight::said(*peer, message));
                 } else {
+                    if let Input::Loaded { template, .. } = &input
+                        && let Some(p) = self.processes.get_mut(template)
+                    {
+                        p.loads = false;
+                    }
                     self.trace.line(self.clock.at(), 24, || crate::sight::input(&input));
                 }
                 self.input(input);
@@ -123,13 +130,20 @@ impl World {
             Output::Close { peer } => self.over_link(peer, Next::Closed(peer)),
             Output::StartTemplate { process, module, .. } => {
                 let report = Report::Ready { module: describe(&module), not_forkable: String::new() };
-                let p = Process { module, template: true, secret: Bytes::new(), peer: None, alive: true };
+                let p = Process {
+                    module,
+                    template: true,
+                    secret: Bytes::new(),
+                    peer: None,
+                    alive: true,
+                    loads: true,
+                };
                 self.processes.insert(process, p);
                 self.later(LOADS, Next::Input(Input::Loaded { template: process, report }));
             }
             Output::StartInstance { process, module, template, secret, .. } => {
                 let there = template.is_none_or(|t| self.processes.get(&t).is_some_and(|t| t.alive));
-                let p = Process { module, template: false, secret, peer: None, alive: there };
+                let p = Process { module, template: false, secret, peer: None, alive: there, loads: false };
                 self.processes.insert(process, p);
                 if there {
                     self.later(STARTS, Next::Hello(process));
@@ -158,7 +172,8 @@ impl World {
                 }
                 Act::Exit(exit) => {
                     let exit = exit.map_or_else(Exit::Signal, Exit::Code);
-                    let process = self.processes.iter().find(|(_, p)| p.peer == Some(peer)).map(|(id, _)| *id);
+                    let process =
+                        self.processes.iter().find(|(_, p)| p.peer == Some(peer)).map(|(id, _)| *id);
                     if let Some(process) = process {
                         self.die(process, exit, SIGNAL);
                     }

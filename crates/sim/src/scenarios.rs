@@ -46,7 +46,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("failed batches", failed_batches),
     scenario("instances die", instances_die),
     scenario("a backlog larger than memory, by size", backlog_by_size),
-    Scenario { stride: 211, ..scenario("a backlog larger than memory, by number", backlog_by_number) },
+    Scenario { stride: 601, ..scenario("a backlog larger than memory, by number", backlog_by_number) },
     scenario("drain and restart", drain),
 ];
 
@@ -124,8 +124,10 @@ fn emitted_here(w: &mut World) {
 }
 
 fn emitted_elsewhere(w: &mut World) {
-    let children =
-        [w.stage.add(Plan::of("a.f").adds(&scope_in(HOME))), w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE)))];
+    let children = [
+        w.stage.add(Plan::of("a.f").adds(&scope_in(HOME))),
+        w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE))),
+    ];
     let plan = Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&children) };
     start(w, plan);
     w.run(200);
@@ -134,7 +136,8 @@ fn emitted_elsewhere(w: &mut World) {
 fn emitted_by_sync(w: &mut World) {
     let child = w.stage.add(Plan::of("a.f").adds(&scope_in(HOME)));
     let first = w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE)));
-    let plan = Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&[child, first]) };
+    let plan =
+        Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&[child, first]) };
     let plan = w.stage.add(plan);
     w.call(plan, Mode::Sync, "", None);
     w.run(200);
@@ -288,7 +291,7 @@ fn backlog_by_size(w: &mut World) {
 
 fn backlog_by_number(w: &mut World) {
     // Ready calls are at most 1024 in memory.
-    for _ in 0..1_300 {
+    for _ in 0..1_100 {
         start(w, Plan::of("a.f"));
     }
     w.run(100);

@@ -14,7 +14,14 @@ use bytes::Bytes;
 pub(crate) fn batch(batch: &Batch, how: &str) -> String {
     let ops: Vec<String> = batch.ops.iter().map(op).collect();
     let owner = batch.owner;
-    format!("p{} life {} fence {} seq {} {how}: [{}]", batch.partition.0, owner.node, owner.fence.0, owner.seq.0, ops.join(", "))
+    format!(
+        "p{} life {} fence {} seq {} {how}: [{}]",
+        batch.partition.0,
+        owner.node,
+        owner.fence.0,
+        owner.seq.0,
+        ops.join(", ")
+    )
 }
 
 fn op(op: &Op) -> String {
@@ -65,7 +72,9 @@ pub(crate) fn output(output: &Output) -> String {
             let call = answer.call.map_or_else(|| "-".to_owned(), |call| call.to_string());
             match &answer.result {
                 Ok(success) => format!("node -> gateway  reply {} {call} {:?}", ticket.0, success.payload),
-                Err(failure) => format!("node -> gateway  reply {} {call}{}", ticket.0, failed(Some(failure))),
+                Err(failure) => {
+                    format!("node -> gateway  reply {} {call}{}", ticket.0, failed(Some(failure)))
+                }
             }
         }
         Output::Told { ticket, told } => match told {
@@ -100,7 +109,9 @@ pub(crate) fn output(output: &Output) -> String {
 fn standing(seen: &Seen) -> String {
     match seen {
         Seen::Nothing => "nothing".to_owned(),
-        Seen::Live { record, running, .. } => format!("live, {} attempts, running: {running}", record.attempts),
+        Seen::Live { record, running, .. } => {
+            format!("live, {} attempts, running: {running}", record.attempts)
+        }
         Seen::Ended(ended) => format!("{:?} {:?}", ended.status(), ended.result),
     }
 }

@@ -243,7 +243,8 @@ impl Stage {
 
 /// The plan that an argument names.
 pub fn parse(argument: &[u8]) -> Option<u32> {
-    std::str::from_utf8(argument).ok()?.trim_ascii_end().parse().ok()
+    let number = argument.split(|b| *b == b' ').next().unwrap_or_default();
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// The record with a ledger's count.

@@ -258,9 +258,11 @@ impl World {
     pub fn crash(&mut self, keep: Keep) {
         self.counts.crashes += 1;
         self.lives += 1;
-        self.trace.line(self.clock.at(), 4, || format!("the node dies, and starts again; unsynced: {keep:?}"));
+        self.trace
+            .line(self.clock.at(), 4, || format!("the node dies, and starts again; unsynced: {keep:?}"));
         for batch in self.disk.crash(keep, &mut self.chance) {
-            self.trace.line(self.clock.at(), 5, || format!("disk: {}", crate::sight::batch(&batch, "landed")));
+            self.trace
+                .line(self.clock.at(), 5, || format!("disk: {}", crate::sight::batch(&batch, "landed")));
             self.books.landed(&batch);
         }
         self.gateway.on_crash();
@@ -357,7 +359,9 @@ impl World {
                 self.books.landed(&batch);
             }
             Happening::Answer(token, answer) => {
-                self.say(8, || format!("disk -> node  {} {}", crate::sight::answer(&answer), token_text(token)));
+                self.say(8, || {
+                    format!("disk -> node  {} {}", crate::sight::answer(&answer), token_text(token))
+                });
                 self.input(Input::Store { token, answer });
             }
         }

@@ -1,5 +1,5 @@
 //! Each scenario survives a crash at each of its boundaries, whatever that leaves on the disk. The scenarios are
-//! described in `src/scenarios.rs`; `bourse sim --scenario NAME` shows one.
+//! described in `src/scenarios.rs`.
 
 use bourse_sim::boundaries::sweep;
 use bourse_sim::scenarios::SCENARIOS;
