@@ -281,6 +281,7 @@ impl Node {
                 attempts: attempt,
                 failures,
                 due_ms: now.wall.0.saturating_add(millis(after)),
+                pause_ms: millis(after),
                 incarnation: self.incarnation.0,
                 last_failure: Some(failure.clone()),
                 ..(**before).clone()

@@ -260,6 +260,7 @@ pub(super) const PAUSE_MOST: Duration = Duration::from_secs(24 * 3600);
 
 impl Durable {
     pub(super) fn due(&self, record: &record::Call) -> Option<Mono> {
-        self.work.due(record.due_ms, PAUSE_MOST)
+        let pause = Some(Duration::from_millis(record.pause_ms)).filter(|pause| !pause.is_zero());
+        self.work.due(record.due_ms, pause.unwrap_or(PAUSE_MOST).min(PAUSE_MOST))
     }
 }

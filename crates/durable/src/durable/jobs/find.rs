@@ -123,7 +123,8 @@ impl Durable {
                     self.work.busy.remove(&call);
                     return self.answer_seen(ticket, Seen::Ended(ended));
                 };
-                let record = stored::Call { failures: 0, due_ms: 0, incarnation: self.node.0, ..record };
+                let record =
+                    stored::Call { failures: 0, due_ms: 0, pause_ms: 0, incarnation: self.node.0, ..record };
                 let lane = lane_of(&record).to_owned();
                 let mut layer = Layer::bare(key::home(call));
                 layer.set(key::dead(call), None);
