@@ -214,6 +214,9 @@ impl Durable {
         let at = layer.partition;
         for piece in &pieces {
             if key::home(piece.call) == at {
+                if piece.is_accept() {
+                    self.work.arriving.insert(piece.call);
+                }
                 piece
                     .rows(self.lane_of_piece(piece))
                     .into_iter()
@@ -224,13 +227,18 @@ impl Durable {
             }
         }
         if let Err(refusal) = layer.fits() {
+            self.never_arrive(&pieces);
             return Finish::Now(Finished::Refused(refusal));
         }
         let job = self.work.job(job(at, pieces));
         match self.finish_root(layer, Who::Job(job)) {
             Finish::Later => Finish::Later,
             now => {
-                self.work.jobs.remove(&job);
+                if let Some(Job::Settle { pieces, .. } | Job::Emit { pieces, .. }) =
+                    self.work.jobs.remove(&job)
+                {
+                    self.never_arrive(&pieces);
+                }
                 now
             }
         }

@@ -206,8 +206,10 @@ impl Durable {
                 self.tell(told, call, finished);
             }
             Job::Emit { pieces, at, ticket } => {
-                if done {
-                    self.spread(pieces, at);
+                match &finished {
+                    Finished::Done => self.spread(pieces, at),
+                    Finished::Unknown(_) => self.doubt_pieces(pieces, at, None),
+                    _ => self.never_arrive(&pieces),
                 }
                 self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
             }
@@ -254,6 +256,7 @@ impl Durable {
 
     fn on_accept(&mut self, new: NewCall, unique: Option<Bytes>, ticket: Ticket, finished: Finished) {
         let call = new.call;
+        self.work.arriving.remove(&call);
         match finished {
             Finished::Done => {
                 self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
@@ -263,7 +266,7 @@ impl Durable {
             }
             not => {
                 if let Finished::Unknown(_) = not {
-                    self.begin_doubt(key::home(call), new.lane().to_owned(), call);
+                    self.begin_doubt(key::home(call), [(new.lane().to_owned(), call)]);
                 }
                 self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
                 if let Some(unique) = unique {
@@ -305,8 +308,23 @@ impl Durable {
                 }
                 self.spread(pieces, at);
             }
-            Finished::Unknown(_) => self.begin_doubt(at, lane, call),
-            _ => {}
+            Finished::Unknown(_) => self.doubt_pieces(pieces, at, Some((lane, call))),
+            _ => self.never_arrive(&pieces),
+        }
+    }
+
+    /// Nobody knows whether a commit with pieces of work has landed: the calls that would be at home there are looked
+    /// for, once that is known.
+    fn doubt_pieces(&mut self, pieces: Vec<Piece>, at: PartitionId, of: Option<(String, CallId)>) {
+        let here = pieces.iter().filter(|piece| key::home(piece.call) == at && piece.is_accept());
+        let here: Vec<_> = here.map(|piece| (self.lane_of_piece(piece), piece.call)).collect();
+        self.begin_doubt(at, of.into_iter().chain(here));
+    }
+
+    /// A commit with pieces of work has not landed.
+    pub(in crate::durable) fn never_arrive(&mut self, pieces: &[Piece]) {
+        for piece in pieces.iter().filter(|piece| piece.is_accept()) {
+            self.work.arriving.remove(&piece.call);
         }
     }
 
@@ -324,6 +342,7 @@ impl Durable {
     /// A piece of work is done: memory follows.
     fn arrived(&mut self, piece: Piece) {
         let lane = self.lane_of_piece(&piece);
+        self.work.arriving.remove(&piece.call);
         match piece.what {
             What::Accept(record) => self.work.lane(&lane).add(piece.call, record),
             What::End(ended) => {
@@ -366,8 +385,7 @@ impl Durable {
             Job::Check { piece, from, left, cause } => match row {
                 Err(_) => self.work.job_again(AGAIN, Job::Check { piece, from, left, cause }),
                 Ok(None) => self.check_next(piece, from, left, cause),
-                // It has arrived before.
-                Ok(Some(_)) => self.clear(piece.call, key::home(piece.call), from, cause),
+                Ok(Some(_)) => self.has_arrived(&piece, from, cause),
             },
             other => unreachable!("{other:?} reads no record"),
         }

@@ -134,6 +134,12 @@ pub(crate) struct Piece {
     pub(crate) what: record::outgoing::What,
 }
 
+impl Piece {
+    pub(crate) fn is_accept(&self) -> bool {
+        matches!(self.what, record::outgoing::What::Accept(_))
+    }
+}
+
 /// All durable calls of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
@@ -155,6 +161,9 @@ pub(crate) struct Work {
     pub(crate) again: BTreeMap<(Mono, JobId), Job>,
     /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned.
     pub(crate) unsure: BTreeMap<PartitionId, BTreeSet<(String, CallId)>>,
+    /// Calls that are being stored, or of which it is not known whether they are: a page that shows one of them comes
+    /// too early, since whoever stores it puts it into its lane.
+    pub(crate) arriving: BTreeSet<CallId>,
     /// Outgoing records that are being carried over: from where, to where, of which call.
     pub(crate) carried: BTreeSet<(PartitionId, PartitionId, CallId)>,
     /// What still has to be carried over before a doubt is over.

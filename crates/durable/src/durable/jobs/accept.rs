@@ -25,6 +25,7 @@ impl Durable {
             self.outbox.answer(Who::Node(ticket), Answer::Finished(Finished::Refused(refusal)));
             return;
         }
+        self.work.arriving.insert(new.call);
         self.commit_job(layer, Job::Accept { new, unique, ticket });
     }
 

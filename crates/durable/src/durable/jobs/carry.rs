@@ -17,6 +17,9 @@ use crate::work::{Piece, Recovery, key};
 impl Durable {
     pub(super) fn carry(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
         self.work.carried.insert((from, key::home(piece.call), piece.call));
+        if let What::Accept(_) = piece.what {
+            self.work.arriving.insert(piece.call);
+        }
         let mut layer = Layer::bare(key::home(piece.call));
         piece.rows(self.lane_of_piece(&piece)).into_iter().for_each(|(key, value)| layer.set(key, value));
         self.commit_job(layer, Job::Carry { piece, from, cause });
@@ -29,6 +32,7 @@ impl Durable {
         match piece.what {
             What::End(_) => self.carry(piece, from, cause),
             What::Accept(_) => {
+                self.work.arriving.insert(piece.call);
                 let mut left = self.records_of(piece.call);
                 left.push_front(key::live(&self.lane_of_piece(&piece), piece.call));
                 self.check_next(piece, from, left, cause);
@@ -46,10 +50,22 @@ impl Durable {
         let in_memory = self.work.find(piece.call).is_some();
         let to = key::home(piece.call);
         match left.pop_front() {
-            _ if in_memory => self.clear(piece.call, to, from, cause),
+            _ if in_memory => {
+                self.work.arriving.remove(&piece.call);
+                self.clear(piece.call, to, from, cause);
+            }
             None => self.carry(piece, from, cause),
             Some(key) => self.read_row(to, key, Job::Check { piece, from, left, cause }),
         }
+    }
+
+    /// It has been carried over before, by somebody who was not told so.
+    pub(super) fn has_arrived(&mut self, piece: &Piece, from: PartitionId, cause: Cause) {
+        let lane = self.lane_of_piece(piece);
+        self.work.arriving.remove(&piece.call);
+        self.work.lane(&lane).look_from(piece.call);
+        self.refill(&lane);
+        self.clear(piece.call, key::home(piece.call), from, cause);
     }
 
     pub(super) fn clear(&mut self, call: CallId, to: PartitionId, from: PartitionId, cause: Cause) {
@@ -114,9 +130,18 @@ impl Durable {
         }
     }
 
-    pub(in crate::durable) fn begin_doubt(&mut self, at: PartitionId, lane: String, call: CallId) {
+    /// Nobody knows whether a batch of this partition landed, which concerned these calls.
+    pub(in crate::durable) fn begin_doubt(
+        &mut self,
+        at: PartitionId,
+        calls: impl IntoIterator<Item = (String, CallId)>,
+    ) {
         let new = !self.work.unsure.contains_key(&at);
-        self.work.unsure.entry(at).or_default().insert((lane, call));
+        for (lane, call) in calls {
+            self.work.arriving.insert(call);
+            self.work.unsure.entry(at).or_default().insert((lane, call));
+        }
+        self.work.unsure.entry(at).or_default();
         if new {
             self.probe(at);
         }
@@ -133,6 +158,7 @@ impl Durable {
     pub(super) fn end_doubt(&mut self, partition: PartitionId) {
         for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
             self.work.leaves(call);
+            self.work.arriving.remove(&call);
             self.work.lane(&lane).remove_taken(call);
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);

@@ -97,6 +97,11 @@ impl Durable {
     }
 
     pub(super) fn found(&mut self, call: CallId, seen: Seen, then: Then, ticket: Ticket) {
+        if self.work.arriving.contains(&call) && matches!(then, Then::Cancel(_)) {
+            // Whoever stores it would put it into its lane in spite of that.
+            let why = format!("call {call} is being stored, or found out about");
+            return self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+        }
         let is_dead = |ended: &stored::Ended| ended.status() == stored::ended::Status::Dead;
         match (then, seen) {
             (Then::Cancel(ended), Seen::Live { record, running: false, .. }) => {

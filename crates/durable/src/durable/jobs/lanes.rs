@@ -34,7 +34,7 @@ impl Durable {
                     else {
                         continue; // What does not decode stays where it is, for a release that knows it.
                     };
-                    if self.work.has_left_since(call, id) {
+                    if self.work.has_left_since(call, id) || self.work.arriving.contains(&call) {
                         continue;
                     }
                     let due = self.due(&record);
