@@ -57,6 +57,8 @@ pub struct Books {
     ledgers: BTreeMap<String, Vec<Entry>>,
     counts: BTreeMap<String, u64>,
     keys: BTreeMap<Vec<u8>, CallId>,
+    /// Outgoing records that are on the disk, by where: whether it is an end.
+    outgoing: BTreeMap<(u8, CallId), bool>,
     numbers: BTreeMap<(u8, u64, u64, u64), u64>,
     cancels: BTreeSet<CallId>,
     /// What must never happen, and did.
@@ -123,6 +125,8 @@ impl Books {
         for (key, value) in put(b'o') {
             let outgoing = stored::Outgoing::decode(value).ok().and_then(|outgoing| outgoing.what);
             if let (Some(call), Some(what)) = (id(key), outgoing) {
+                let is_end = matches!(what, What::End(_));
+                self.outgoing.insert((batch.partition.0, call), is_end);
                 self.promised(call, what);
             }
         }
@@ -149,8 +153,9 @@ impl Books {
             story.purged |= story.ended.is_some();
         }
         for call in deleted(b'o').filter_map(|key| id(key)) {
+            let Some(is_end) = self.outgoing.remove(&(batch.partition.0, call)) else { continue };
             let story = self.calls.entry(call).or_default();
-            let kept = story.stored && (story.promised.is_none() || story.ended.is_some());
+            let kept = if is_end { story.ended.is_some() || story.purged } else { story.stored };
             if !kept {
                 self.wrong(format!("what another partition has promised of call {call} is forgotten"));
             }
@@ -257,7 +262,7 @@ impl Books {
                 }
             }
             (Heard::Accepted, None) => self.wrong("a call is accepted without an id".to_owned()),
-            (Heard::Done(result), Some(call)) if stage.plan(made.plan).is_retried() => {
+            (Heard::Done(result), Some(call)) if self.is_durable(call) => {
                 let story = self.calls.get(&call);
                 let end = story.and_then(|story| {
                     let promised = story.promised.clone();
@@ -278,6 +283,10 @@ impl Books {
             }
             _ => {}
         }
+    }
+
+    fn is_durable(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|story| story.stored)
     }
 
     /// Somebody asks that a call ends.
@@ -389,7 +398,8 @@ impl Books {
             if let (true, Some(call)) = (!made.key.is_empty(), made.call) {
                 keyed.entry((&plan.function, &made.key)).or_default().insert(call);
             }
-            let durable = made.mode == Mode::Async || plan.is_retried();
+            // One that comes while its module is loading is not yet known to be of a function with retry.
+            let durable = made.mode == Mode::Async || calls.first().is_some_and(Option::is_some);
             match &made.heard {
                 Heard::Nothing => self.wrong(format!("call {} is answered by nobody", ticket.0)),
                 Heard::Accepted if made.key.is_empty() && Some(&made.call) != calls.first() => {

@@ -102,6 +102,8 @@ impl Mood {
 pub enum Fate {
     /// It is carried out, and answered.
     Lands,
+    /// It is carried out, and answered so long after that.
+    LandsToldLate(Duration),
     /// It is refused.
     Fails,
     /// It is carried out; the outcome is unknown.
@@ -160,7 +162,7 @@ enum Step {
 /// What is said of a batch when it has been carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    Outcome,
+    Outcome(Duration),
     Unknown,
     Already,
 }
@@ -190,7 +192,8 @@ impl Disk {
                 let ask = self.order;
                 let land = |told| Step::Land { ask, token, batch, told };
                 match fate {
-                    Fate::Lands => self.at(now + takes, land(Told::Outcome)),
+                    Fate::Lands => self.at(now + takes, land(Told::Outcome(Duration::ZERO))),
+                    Fate::LandsToldLate(after) => self.at(now + takes, land(Told::Outcome(after))),
                     Fate::LandsUnheard => self.at(now + takes, land(Told::Unknown)),
                     Fate::Fails => {
                         let answer = StoreAnswer::Committed(Outcome::Failed("disk full".to_owned()));
@@ -237,12 +240,14 @@ impl Disk {
                 let outcome = self.land(ask, &batch);
                 let landed = outcome == Outcome::Committed;
                 let said = match told {
-                    Told::Outcome => Some(outcome),
-                    Told::Unknown => Some(Outcome::Unknown("the answer was lost".to_owned())),
+                    Told::Outcome(late) => Some((outcome, late)),
+                    Told::Unknown => {
+                        Some((Outcome::Unknown("the answer was lost".to_owned()), Duration::ZERO))
+                    }
                     Told::Already => None,
                 };
-                if let Some(outcome) = said {
-                    let tells = self.tells(chance);
+                if let Some((outcome, late)) = said {
+                    let tells = self.tells(chance) + late;
                     self.at(now + tells, Step::Answer { token, answer: StoreAnswer::Committed(outcome) });
                 }
                 if landed { Happening::Landed(batch, told == Told::Already) } else { Happening::Nothing }
@@ -297,7 +302,10 @@ impl Disk {
             () if chance.hits(mood.fails) => Fate::Fails,
             () if chance.hits(mood.unheard) => Fate::LandsUnheard,
             () if chance.hits(mood.lost) => Fate::Lost,
-            () if chance.hits(mood.late) => Fate::LandsLate(Duration::from_micros(chance.below(200_000))),
+            () if chance.hits(mood.late) => {
+                let most = chance.pick(&[5_000, 200_000, 5_000_000]);
+                Fate::LandsLate(Duration::from_micros(chance.below(most)))
+            }
             () => Fate::Lands,
         }
     }

@@ -1,9 +1,12 @@
 //! What the simulator has found, kept as it was found: the shortest script for each.
 
-use bourse_node::Ask;
+use std::time::Duration;
+
+use bourse_node::{Ask, Mode};
 use bourse_sim::boundaries::settle;
-use bourse_sim::disk::{Keep, Mood};
-use bourse_sim::stage::Plan;
+use bourse_sim::clock::HOUR_MS;
+use bourse_sim::disk::{Fate, Keep, Mood};
+use bourse_sim::stage::{End, Plan, scope_in};
 use bourse_sim::trace::Trace;
 use bourse_sim::world::World;
 
@@ -40,7 +43,7 @@ fn a_lane_with_more_than_a_page_at_one_partition_is_drained() {
     let plan = w.stage.add(Plan::of("a.f").starts(&children));
     w.start(plan);
     // They are in the store, all at one home; the next life finds them there.
-    let most = w.clock.at() + std::time::Duration::from_millis(100);
+    let most = w.clock.at() + Duration::from_millis(100);
     assert!(w.run_until(most, |w| w.disk.rows(b'c').count() >= 600), "they are accepted");
     w.crash(Keep::All);
     ends_well(w);
@@ -57,5 +60,56 @@ fn calls_accepted_during_recovery_do_not_wedge_their_lane() {
         w.start(plan);
         w.run(3);
     }
+    ends_well(w);
+}
+
+/// A call that had landed, but was not yet known to have, was found by the recovery and run; and once more when it was
+/// known.
+#[test]
+fn a_call_that_is_found_before_it_is_known_to_be_accepted_runs_once() {
+    let mut w = world();
+    w.crash(Keep::All);
+    let plan = w.stage.add(Plan::of("a.f").adds(&scope_in(77)));
+    w.disk.script.push_back(Fate::LandsToldLate(Duration::from_millis(500)));
+    w.start(plan);
+    w.run(1_000);
+    assert_eq!(w.stage.runs(plan), 1);
+    ends_well(w);
+}
+
+/// The calls that a call had emitted were not looked for when nobody could tell whether its commit had landed, but for
+/// those of other partitions.
+#[test]
+fn what_a_call_emits_is_found_when_its_commit_landed_unheard_and_the_store_is_away() {
+    for function in ["a.f", "a.q"] {
+        for mode in [Mode::Sync, Mode::Async] {
+            let mut w = world();
+            let children: Vec<u32> = (0..2).map(|_| w.stage.add(Plan::of("b.f"))).collect();
+            let plan = w.stage.add(Plan::of(function).adds(&scope_in(77)).starts(&children));
+            w.call(plan, mode, "", None);
+            let most = w.clock.at() + Duration::from_millis(100);
+            assert!(w.run_until(most, |w| w.busy() > 0));
+            w.disk.script.push_back(Fate::LandsUnheard);
+            w.run_until(most, |w| w.books.ledger(&scope_in(77)) > 0);
+            // So long that acquiring the partition is given up.
+            w.disk.mood.away = true;
+            w.run(20_000);
+            w.disk.mood.away = false;
+            ends_well(w);
+        }
+    }
+}
+
+/// A pause of a second became one of an hour when the wall clock was set back and the node started again.
+#[test]
+fn a_clock_that_is_set_back_does_not_make_a_pause_longer() {
+    let mut w = world();
+    let plan = w.stage.add(Plan::of("a.f").bad(1, End::Fails));
+    w.start(plan);
+    w.run(100);
+    w.clock.jump(-HOUR_MS);
+    w.crash(Keep::All);
+    w.run(2_000);
+    assert_eq!(w.stage.runs(plan), 2);
     ends_well(w);
 }
