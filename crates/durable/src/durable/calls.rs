@@ -223,11 +223,12 @@ impl Durable {
                     .for_each(|(key, value)| layer.set(key, value));
             } else {
                 let outgoing = record::Outgoing { what: Some(piece.what.clone()) };
-                layer.set(key::outgoing(key::home(piece.call), piece.call), Some(encode(&outgoing)));
+                layer.set(key::outgoing(&piece.outgoing(at)), Some(encode(&outgoing)));
+                self.work.carried.insert(piece.outgoing(at));
             }
         }
         if let Err(refusal) = layer.fits() {
-            self.never_arrive(&pieces);
+            self.never_arrive(&pieces, at);
             return Finish::Now(Finished::Refused(refusal));
         }
         let job = self.work.job(job(at, pieces));
@@ -237,7 +238,7 @@ impl Durable {
                 if let Some(Job::Settle { pieces, .. } | Job::Emit { pieces, .. }) =
                     self.work.jobs.remove(&job)
                 {
-                    self.never_arrive(&pieces);
+                    self.never_arrive(&pieces, at);
                 }
                 now
             }

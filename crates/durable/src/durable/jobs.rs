@@ -36,7 +36,7 @@ use crate::message::{Answer, Finish, Finished, StoreAnswer, StorePage, StoreRequ
 use crate::outbox::{Asked, Who};
 use crate::partition::Partition;
 use crate::record;
-use crate::work::{JobId, NewCall, Next, Piece, Seen, key};
+use crate::work::{JobId, NewCall, Next, Outgoing, Piece, Seen, key};
 
 /// Rows of one page.
 const PAGE_ROWS: usize = 256;
@@ -59,11 +59,11 @@ pub(crate) enum Job {
     /// A piece of work is done at its partition.
     Carry { piece: Piece, from: PartitionId, cause: Cause },
     /// Its outgoing record is deleted.
-    Clear { call: CallId, to: PartitionId, from: PartitionId, cause: Cause },
+    Clear { outgoing: Outgoing, cause: Cause },
     /// A page of a lane is read.
     Page { lane: String },
     /// A record that a call may have is read.
-    Find { call: CallId, reading: Bytes, left: VecDeque<Bytes>, then: Then, ticket: Ticket },
+    Find { call: CallId, since: JobId, reading: Bytes, left: VecDeque<Bytes>, then: Then, ticket: Ticket },
     /// The same, for work that may have been done before.
     Check { piece: Piece, from: PartitionId, left: VecDeque<Bytes>, cause: Cause },
     /// A dead letter is made a call again.
@@ -165,7 +165,7 @@ impl Durable {
             Job::Carry { piece, from, cause } | Job::Check { piece, from, cause, .. } => {
                 self.check(piece, from, cause);
             }
-            Job::Clear { call, to, from, cause } => self.clear(call, to, from, cause),
+            Job::Clear { outgoing, cause } => self.clear(outgoing, cause),
             Job::ReadOutgoing { partition, after, cause } => self.read_outgoing(partition, after, cause),
             Job::FindLane { partition, after } => self.find_lane(partition, after),
             Job::FindEnded { partition } => self.find_ended(partition),
@@ -209,22 +209,25 @@ impl Durable {
                 match &finished {
                     Finished::Done => self.spread(pieces, at),
                     Finished::Unknown(_) => self.doubt_pieces(pieces, at, None),
-                    _ => self.never_arrive(&pieces),
+                    _ => self.never_arrive(&pieces, at),
                 }
                 self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
             }
             Job::Carry { piece, from, cause } if done => {
-                let (call, to) = (piece.call, key::home(piece.call));
+                let outgoing = piece.outgoing(from);
                 self.arrived(piece);
-                self.clear(call, to, from, cause);
+                self.clear(outgoing, cause);
             }
-            Job::Clear { call, to, from, cause } if done => {
-                self.work.carried.remove(&(from, to, call));
+            Job::Clear { outgoing, cause } if done => {
+                self.work.carried.remove(&outgoing);
                 self.carried(cause);
             }
             Job::Revive { lane, call, ticket, record } => {
                 self.work.busy.remove(&call);
+                self.find_early();
                 if done {
+                    // Who is looking for it may have missed it where it was, and where it is.
+                    self.work.leaves(call);
                     self.work.lane(&lane).look_from(call);
                     self.refill(&lane);
                     self.answer_seen(
@@ -237,6 +240,7 @@ impl Durable {
             }
             Job::Purge { call, ended, ticket } => {
                 self.work.busy.remove(&call);
+                self.find_early();
                 match done {
                     true => self.answer_seen(ticket, Seen::Ended(ended)),
                     false => self.outbox.answer(Who::Node(ticket), Answer::Finished(finished)),
@@ -309,7 +313,7 @@ impl Durable {
                 self.spread(pieces, at);
             }
             Finished::Unknown(_) => self.doubt_pieces(pieces, at, Some((lane, call))),
-            _ => self.never_arrive(&pieces),
+            _ => self.never_arrive(&pieces, at),
         }
     }
 
@@ -318,13 +322,18 @@ impl Durable {
     fn doubt_pieces(&mut self, pieces: Vec<Piece>, at: PartitionId, of: Option<(String, CallId)>) {
         let here = pieces.iter().filter(|piece| key::home(piece.call) == at && piece.is_accept());
         let here: Vec<_> = here.map(|piece| (self.lane_of_piece(piece), piece.call)).collect();
+        self.never_arrive(&pieces, at);
         self.begin_doubt(at, of.into_iter().chain(here));
     }
 
-    /// A commit with pieces of work has not landed.
-    pub(in crate::durable) fn never_arrive(&mut self, pieces: &[Piece]) {
-        for piece in pieces.iter().filter(|piece| piece.is_accept()) {
-            self.work.arriving.remove(&piece.call);
+    /// Nobody takes care of these pieces of work any more: the commit with them has not landed, or it is to be found out.
+    pub(in crate::durable) fn never_arrive(&mut self, pieces: &[Piece], at: PartitionId) {
+        for piece in pieces {
+            if key::home(piece.call) != at {
+                self.work.carried.remove(&piece.outgoing(at));
+            } else if piece.is_accept() {
+                self.work.arriving.remove(&piece.call);
+            }
         }
     }
 
@@ -347,7 +356,7 @@ impl Durable {
             What::Accept(record) => self.work.lane(&lane).add(piece.call, record),
             What::End(ended) => {
                 self.work.leaves(piece.call);
-                self.work.lane(&lane).remove_taken(piece.call);
+                self.work.lane(&lane).forget(piece.call);
                 if ended.status() != stored::ended::Status::Dead {
                     self.work.note_ended(piece.call, self.limits.ended_kept);
                 }
@@ -379,8 +388,8 @@ impl Durable {
     fn on_row(&mut self, id: JobId, job: Job, row: Result<Option<Bytes>, ReadError>) {
         match job {
             Job::LookUp { unique } => self.on_key(unique, row),
-            Job::Find { call, reading, left, then, ticket } => {
-                self.on_found(id, (call, reading, left), then, ticket, row);
+            Job::Find { call, since, reading, left, then, ticket } => {
+                self.on_found(since, (call, reading, left), then, ticket, row);
             }
             Job::Check { piece, from, left, cause } => match row {
                 Err(_) => self.work.job_again(AGAIN, Job::Check { piece, from, left, cause }),

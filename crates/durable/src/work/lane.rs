@@ -92,9 +92,9 @@ impl Lane {
         }
     }
 
-    /// A taken call has ended, or nobody knows. Gives what it was.
-    pub(crate) fn remove_taken(&mut self, call: CallId) -> Option<Entry> {
-        self.taken.remove(&call)
+    /// A call has ended, or nobody knows: it is no longer in memory, wherever it was.
+    pub(crate) fn forget(&mut self, call: CallId) {
+        _ = self.taken.remove(&call).or_else(|| self.remove_ready(call)).or_else(|| self.remove_later(call));
     }
 
     pub(crate) fn taken_mut(&mut self, call: CallId) -> Option<&mut Entry> {

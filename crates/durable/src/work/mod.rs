@@ -134,7 +134,23 @@ pub(crate) struct Piece {
     pub(crate) what: record::outgoing::What,
 }
 
+/// Which outgoing record holds a piece of work, as long as it is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Outgoing {
+    /// Where it is.
+    pub(crate) from: PartitionId,
+    /// Where it is to be done.
+    pub(crate) to: PartitionId,
+    pub(crate) call: CallId,
+    /// The call's end; else it is to be accepted.
+    pub(crate) is_end: bool,
+}
+
 impl Piece {
+    pub(crate) fn outgoing(&self, from: PartitionId) -> Outgoing {
+        Outgoing { from, to: key::home(self.call), call: self.call, is_end: !self.is_accept() }
+    }
+
     pub(crate) fn is_accept(&self) -> bool {
         matches!(self.what, record::outgoing::What::Accept(_))
     }
@@ -155,7 +171,7 @@ pub(crate) struct Work {
     pub(crate) keys: BTreeMap<Bytes, VecDeque<(NewCall, Ticket)>>,
     /// Partitions to recover, and whether their outgoing records still are to be read.
     pub(crate) recovery: Recovery,
-    /// Questions about calls that were not found before all lanes were known.
+    /// Questions about calls that were not found, before all lanes were known or while they moved.
     pub(crate) early: Vec<(CallId, Then, Ticket)>,
     /// Jobs to be tried again, each at its time.
     pub(crate) again: BTreeMap<(Mono, JobId), Job>,
@@ -164,8 +180,8 @@ pub(crate) struct Work {
     /// Calls that are being stored, or of which it is not known whether they are: a page that shows one of them comes
     /// too early, since whoever stores it puts it into its lane.
     pub(crate) arriving: BTreeSet<CallId>,
-    /// Outgoing records that are being carried over: from where, to where, of which call.
-    pub(crate) carried: BTreeSet<(PartitionId, PartitionId, CallId)>,
+    /// Outgoing records that somebody takes care of: they are being written, carried over, or deleted.
+    pub(crate) carried: BTreeSet<Outgoing>,
     /// What still has to be carried over before a doubt is over.
     pub(crate) doubts_open: BTreeMap<PartitionId, usize>,
     /// Dead letters that are being replayed or purged.
@@ -208,6 +224,11 @@ impl Work {
         let id = JobId(self.jobs_made);
         self.jobs.insert(id, job);
         id
+    }
+
+    /// What the next one will be called.
+    pub(crate) fn next_job(&self) -> JobId {
+        JobId(self.jobs_made + 1)
     }
 
     /// Does a job over, later.

@@ -12,11 +12,11 @@ use super::{AGAIN, Cause, Durable, Job, PAGE_ROWS, encode};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::StorePage;
-use crate::work::{Piece, Recovery, key};
+use crate::work::{Outgoing, Piece, Recovery, key};
 
 impl Durable {
     pub(super) fn carry(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
-        self.work.carried.insert((from, key::home(piece.call), piece.call));
+        self.work.carried.insert(piece.outgoing(from));
         if let What::Accept(_) = piece.what {
             self.work.arriving.insert(piece.call);
         }
@@ -28,7 +28,7 @@ impl Durable {
     /// Carries a piece over that may have been carried over before. Ending a call twice does no harm; accepting it
     /// twice would.
     pub(super) fn check(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
-        self.work.carried.insert((from, key::home(piece.call), piece.call));
+        self.work.carried.insert(piece.outgoing(from));
         match piece.what {
             What::End(_) => self.carry(piece, from, cause),
             What::Accept(_) => {
@@ -48,14 +48,13 @@ impl Durable {
         cause: Cause,
     ) {
         let in_memory = self.work.find(piece.call).is_some();
-        let to = key::home(piece.call);
         match left.pop_front() {
             _ if in_memory => {
                 self.work.arriving.remove(&piece.call);
-                self.clear(piece.call, to, from, cause);
+                self.clear(piece.outgoing(from), cause);
             }
             None => self.carry(piece, from, cause),
-            Some(key) => self.read_row(to, key, Job::Check { piece, from, left, cause }),
+            Some(key) => self.read_row(key::home(piece.call), key, Job::Check { piece, from, left, cause }),
         }
     }
 
@@ -65,13 +64,13 @@ impl Durable {
         self.work.arriving.remove(&piece.call);
         self.work.lane(&lane).look_from(piece.call);
         self.refill(&lane);
-        self.clear(piece.call, key::home(piece.call), from, cause);
+        self.clear(piece.outgoing(from), cause);
     }
 
-    pub(super) fn clear(&mut self, call: CallId, to: PartitionId, from: PartitionId, cause: Cause) {
-        let mut layer = Layer::bare(from);
-        layer.set(key::outgoing(to, call), None);
-        self.commit_job(layer, Job::Clear { call, to, from, cause });
+    pub(super) fn clear(&mut self, outgoing: Outgoing, cause: Cause) {
+        let mut layer = Layer::bare(outgoing.from);
+        layer.set(key::outgoing(&outgoing), None);
+        self.commit_job(layer, Job::Clear { outgoing, cause });
     }
 
     /// A piece has been carried over, or a page of them read: who waits for it goes on.
@@ -110,15 +109,15 @@ impl Durable {
     pub(super) fn on_outgoing(&mut self, partition: PartitionId, cause: Cause, page: &StorePage) {
         let mut on_its_way = false;
         for (key, value) in &page.rows {
-            let parsed = key::parse_outgoing(key);
-            let outgoing = stored::Outgoing::decode(value.clone()).ok().and_then(|outgoing| outgoing.what);
-            let (Some((to, call)), Some(what)) = (parsed, outgoing) else { continue };
-            if self.work.carried.contains(&(partition, to, call)) {
+            let parsed = key::parse_outgoing(partition, key);
+            let what = stored::Outgoing::decode(value.clone()).ok().and_then(|outgoing| outgoing.what);
+            let (Some(outgoing), Some(what)) = (parsed, what) else { continue };
+            if self.work.carried.contains(&outgoing) {
                 on_its_way = true;
                 continue;
             }
             self.open(cause);
-            self.check(Piece { call, what }, partition, cause);
+            self.check(Piece { call: outgoing.call, what }, partition, cause);
         }
         match page.rows.last() {
             // Somebody else carries it: whoever waits for that looks until it is done.
@@ -159,7 +158,7 @@ impl Durable {
         for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
             self.work.leaves(call);
             self.work.arriving.remove(&call);
-            self.work.lane(&lane).remove_taken(call);
+            self.work.lane(&lane).forget(call);
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);
         }

@@ -24,7 +24,7 @@ impl Durable {
             return self.found(call, seen, then, ticket);
         }
         let left = self.records_of(call);
-        self.find_next(call, left, then, ticket);
+        self.find_next(call, self.work.next_job(), left, then, ticket);
     }
 
     /// The keys under which a call may be, in the order in which it moves from one to the next.
@@ -33,25 +33,34 @@ impl Durable {
         live.chain([key::ended(call), key::dead(call)]).collect()
     }
 
-    pub(super) fn find_next(&mut self, call: CallId, mut left: VecDeque<Bytes>, then: Then, ticket: Ticket) {
+    /// `since`: the first job that looks for it.
+    fn find_next(
+        &mut self,
+        call: CallId,
+        since: JobId,
+        mut left: VecDeque<Bytes>,
+        then: Then,
+        ticket: Ticket,
+    ) {
         match left.pop_front() {
-            // Its lane may not be known yet.
-            None if !self.is_recovered() && self.work.early.len() < EARLY_MAX => {
-                self.work.early.push((call, then, ticket));
-            }
-            None if !self.is_recovered() => {
-                let why = "what an earlier life has left is still being read".to_owned();
-                self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+            // Its lane may not be known yet, or it is on its way from one place to another.
+            None if !self.is_recovered() || self.work.busy.contains(&call) => {
+                if self.work.early.len() < EARLY_MAX {
+                    self.work.early.push((call, then, ticket));
+                } else {
+                    let why = "too many ask for calls that are not known yet".to_owned();
+                    self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+                }
             }
             None => self.found(call, Seen::Nothing, then, ticket),
             Some(key) => {
-                let job = Job::Find { call, reading: key.clone(), left, then, ticket };
+                let job = Job::Find { call, since, reading: key.clone(), left, then, ticket };
                 self.read_row(key::home(call), key, job);
             }
         }
     }
 
-    /// All lanes are known: who asked before they were is answered.
+    /// All lanes are known, or a dead letter is where it is to be: who asked before is answered.
     pub(super) fn find_early(&mut self) {
         for (call, then, ticket) in std::mem::take(&mut self.work.early) {
             self.find(call, then, ticket);
@@ -60,18 +69,18 @@ impl Durable {
 
     pub(super) fn on_found(
         &mut self,
-        id: JobId,
+        since: JobId,
         (call, reading, left): (CallId, Bytes, VecDeque<Bytes>),
         then: Then,
         ticket: Ticket,
         row: Result<Option<Bytes>, ReadError>,
     ) {
-        if self.work.has_left_since(call, id) || self.seen_in_memory(call).is_some() {
+        if self.work.has_left_since(call, since) || self.seen_in_memory(call).is_some() {
             return self.find(call, then, ticket);
         }
         let bytes = match row {
             Err(ReadError(text)) => return self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(text)),
-            Ok(None) => return self.find_next(call, left, then, ticket),
+            Ok(None) => return self.find_next(call, since, left, then, ticket),
             Ok(Some(bytes)) => bytes,
         };
         let seen = if key::parse_live(&reading).is_some() {
