@@ -58,7 +58,7 @@ pub struct Books {
     counts: BTreeMap<String, u64>,
     keys: BTreeMap<Vec<u8>, CallId>,
     /// Outgoing records that are on the disk, by where: whether it is an end.
-    outgoing: BTreeMap<(u8, CallId), bool>,
+    outgoing: BTreeMap<(u8, CallId, Option<u8>), bool>,
     numbers: BTreeMap<(u8, u64, u64, u64), u64>,
     cancels: BTreeSet<CallId>,
     /// What must never happen, and did.
@@ -124,9 +124,11 @@ impl Books {
         };
         for (key, value) in put(b'o') {
             let outgoing = stored::Outgoing::decode(value).ok().and_then(|outgoing| outgoing.what);
-            if let (Some(call), Some(what)) = (id(key), outgoing) {
+            if let (Some(call), Some(what)) = (concerned(key), outgoing) {
                 let is_end = matches!(what, What::End(_));
-                self.outgoing.insert((batch.partition.0, call), is_end);
+                if self.outgoing.insert((batch.partition.0, call, key.last().copied()), is_end).is_some() {
+                    self.wrong(format!("what another partition has promised of call {call} is overwritten"));
+                }
                 self.promised(call, what);
             }
         }
@@ -152,8 +154,8 @@ impl Books {
             let story = self.calls.entry(call).or_default();
             story.purged |= story.ended.is_some();
         }
-        for call in deleted(b'o').filter_map(|key| id(key)) {
-            let Some(is_end) = self.outgoing.remove(&(batch.partition.0, call)) else { continue };
+        for (call, last) in deleted(b'o').filter_map(|key| Some((concerned(key)?, key.last().copied()))) {
+            let Some(is_end) = self.outgoing.remove(&(batch.partition.0, call, last)) else { continue };
             let story = self.calls.entry(call).or_default();
             let kept = if is_end { story.ended.is_some() || story.purged } else { story.stored };
             if !kept {
@@ -328,7 +330,8 @@ impl Books {
     pub fn close(&mut self, disk: &Disk, gateway: &Gateway, stage: &Stage) {
         for (kind, what) in [(b'c', "lives"), (b'o', "is promised elsewhere")] {
             for (partition, key, _) in disk.rows(kind) {
-                let call = id(key).map_or_else(String::new, |call| call.to_string());
+                let call = if kind == b'o' { CallId::from_wire(&key[1..17]) } else { id(key) };
+                let call = call.map_or_else(String::new, |call| call.to_string());
                 self.violations.push(format!("call {call} still {what}, in partition {partition}"));
             }
         }
@@ -483,6 +486,11 @@ impl Books {
         let ledger = scope.and_then(|scope| self.ledgers.get(scope));
         ledger.map_or(0, |ledger| ledger.iter().filter(|entry| entry.plan == plan).count())
     }
+}
+
+/// The call in an outgoing record's key: after the kind and the partition.
+fn concerned(key: &[u8]) -> Option<CallId> {
+    CallId::from_wire(key.get(2..18)?)
 }
 
 /// The call in the last bytes of a record's key.

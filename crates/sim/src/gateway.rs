@@ -21,6 +21,8 @@ pub struct Made {
     pub mode: Mode,
     /// What it was told.
     pub heard: Heard,
+    /// The caller has gone away: it may be answered or not.
+    pub left: bool,
     /// Its id, once that is known.
     pub call: Option<CallId>,
 }
@@ -69,7 +71,7 @@ pub struct Gateway {
 impl Gateway {
     /// A call is made.
     pub fn makes(&mut self, plan: u32, key: &str, mode: Mode) -> Ticket {
-        let made = Made { plan, key: key.to_owned(), mode, heard: Heard::Nothing, call: None };
+        let made = Made { plan, key: key.to_owned(), mode, heard: Heard::Nothing, left: false, call: None };
         self.tickets += 1;
         self.made.insert(Ticket(self.tickets), made);
         self.waiting += 1;
@@ -109,8 +111,20 @@ impl Gateway {
         self.waiting
     }
 
+    /// A caller goes away.
+    pub(crate) fn leaves(&mut self, ticket: Ticket) {
+        if let Some(made) = self.made.get_mut(&ticket).filter(|made| made.heard == Heard::Nothing) {
+            (made.heard, made.left) = (Heard::Unknown("the caller has left".to_owned()), true);
+            self.waiting -= 1;
+        }
+    }
+
     /// A call is answered.
     pub(crate) fn on_reply(&mut self, ticket: Ticket, answer: &Answer) {
+        if let Some(made) = self.made.get_mut(&ticket).filter(|made| made.left) {
+            made.left = false;
+            return;
+        }
         let Some(made) = self.made.get_mut(&ticket).filter(|made| made.heard == Heard::Nothing) else {
             self.violations.push(format!("call {} was answered again, or by another life", ticket.0));
             return;

@@ -32,7 +32,10 @@ fn op(op: &Op) -> String {
 }
 
 fn key(key: &[u8]) -> String {
-    let call = || key.len().checked_sub(16).and_then(|at| CallId::from_wire(&key[at..]));
+    let call = || match key.first() {
+        Some(b'o') => CallId::from_wire(key.get(2..18)?),
+        _ => CallId::from_wire(key.get(key.len().checked_sub(16)?..)?),
+    };
     match (key.first(), call()) {
         (Some(b's' | b'u'), _) | (_, None) => String::from_utf8_lossy(key).replace('\0', ":"),
         (Some(kind), Some(call)) => format!("{} {call}", char::from(*kind)),

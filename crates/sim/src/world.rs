@@ -197,6 +197,7 @@ impl World {
     /// A caller of a call that it waits for goes away.
     pub fn leave(&mut self, ticket: Ticket) {
         self.say(3, || format!("gateway -> node  cancel {}", ticket.0));
+        self.gateway.leaves(ticket);
         self.input(Input::Cancel { origin: Origin::Gateway(ticket) });
     }
 

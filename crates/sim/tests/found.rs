@@ -113,3 +113,81 @@ fn a_clock_that_is_set_back_does_not_make_a_pause_longer() {
     assert_eq!(w.stage.runs(plan), 2);
     ends_well(w);
 }
+
+/// A partition that accepts a call and ends it, both for another partition, kept both under one key: when the deletion
+/// of the first record was late, it deleted the second.
+#[test]
+fn a_call_is_accepted_and_ended_by_one_partition_for_another() {
+    let mut w = world();
+    let child = w.stage.add(Plan::of("b.f").adds(&scope_in(77)));
+    let plan =
+        w.stage.add(Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(77)).starts(&[child]) });
+    w.start(plan);
+    let most = w.clock.at() + Duration::from_millis(300);
+    assert!(w.run_until(most, |w| w.disk.rows(b'o').count() > 0));
+    // It is carried over, and then not deleted where it was.
+    let deletes = |w: &World| w.disk.rows(b'c').count() == 1 && w.disk.rows(b't').count() == 1;
+    assert!(w.run_until(most, deletes));
+    w.disk.script.push_back(Fate::Fails);
+    w.run(500);
+    assert!(w.disk.rows(b'o').count() > 0, "something is not deleted yet");
+    ends_well(w);
+}
+
+/// While a node was finding out what an earlier life had left for other partitions, it took what it was just writing
+/// itself for that, and carried it over twice.
+#[test]
+fn what_is_written_during_recovery_is_carried_over_once() {
+    let mut w = world();
+    w.disk.mood.takes_us = (8_000, 8_000);
+    w.crash(Keep::All);
+    let child = w.stage.add(Plan::of("b.f").adds(&scope_in(0)));
+    let plan =
+        w.stage.add(Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(1)).starts(&[child]) });
+    w.call(plan, Mode::Sync, "", None);
+    let most = w.clock.at() + Duration::from_millis(300);
+    assert!(w.run_until(most, |w| w.busy() > 0));
+    w.disk.script.push_back(Fate::LandsToldLate(Duration::from_millis(2_000)));
+    w.run(3_000);
+    assert_eq!(w.stage.runs(child), 1);
+    ends_well(w);
+}
+
+/// A call that had ended at another partition was still live at its home; a page that was read early in the recovery
+/// brought it into memory, where its end did not reach it.
+#[test]
+fn a_call_whose_end_is_on_its_way_is_not_run_again_after_a_restart() {
+    let mut w = world();
+    let dead = w.stage.add(Plan::of("a.f").bad(1, End::DeadLetters));
+    let dead = w.start(dead);
+    w.run(100);
+    let dead = w.gateway.call(dead).and_then(|made| made.call).expect("it is accepted");
+    let plan = w.stage.add(Plan::of("a.f").adds(&scope_in(77)));
+    w.start(plan);
+    let most = w.clock.at() + Duration::from_millis(500);
+    assert!(w.run_until(most, |w| w.disk.rows(b'o').count() > 0));
+    w.disk.mood.takes_us = (8_000, 8_000);
+    w.crash(Keep::Nothing);
+    w.disk.script.push_back(Fate::Lands);
+    w.ask(dead, Ask::Replay);
+    w.run(1_000);
+    assert_eq!(w.stage.runs(plan), 1);
+    ends_well(w);
+}
+
+/// A dead letter goes back to where a look has already been, which then found it nowhere.
+#[test]
+fn a_look_during_a_replay_finds_the_call() {
+    for pause_us in (0..6_000).step_by(250) {
+        let mut w = world();
+        let plan = w.stage.add(Plan::of("a.f").bad(1, End::DeadLetters));
+        let ticket = w.start(plan);
+        w.run(100);
+        let call = w.gateway.call(ticket).and_then(|made| made.call).expect("it is accepted");
+        w.ask(call, Ask::Replay);
+        let until = w.clock.at() + Duration::from_micros(pause_us);
+        w.run_until(until, |_| false);
+        w.ask(call, Ask::Look);
+        ends_well(w);
+    }
+}
