@@ -281,7 +281,7 @@ impl Node {
                 attempts: attempt,
                 failures,
                 due_ms: now.wall.0.saturating_add(millis(after)),
-                pause_ms: millis(after),
+                pause_ms: millis(after).max(1),
                 incarnation: self.incarnation.0,
                 last_failure: Some(failure.clone()),
                 ..(**before).clone()
@@ -541,24 +541,22 @@ impl Node {
 
     pub(crate) fn on_seen(&mut self, ticket: Ticket, call: CallId, awaits: bool, answer: durable::Answer) {
         let origin = Origin::Gateway(ticket);
+        if awaits && !self.watched.contains_key(&origin) {
+            return; // It has been told, or has gone.
+        }
         let told = match answer {
-            durable::Answer::Seen(seen) => {
-                if let Seen::Ended(ended) = &*seen
-                    && !self.watchers.get(&call).is_none_or(|w| w.as_slice() == [Watcher::Ticket(ticket)])
-                {
-                    // Cancelled while others wait for it.
-                    self.unwatch(origin);
-                    self.tell_end(call, ended.clone());
-                }
-                if awaits && matches!(*seen, Seen::Live { .. }) {
-                    return; // It is told when it has ended.
-                }
-                Ok(seen)
+            durable::Answer::Seen(seen) if awaits && matches!(*seen, Seen::Live { .. }) => {
+                return; // It is told when it has ended.
             }
+            durable::Answer::Seen(seen) => Ok(seen),
             other => Err(ask_failed(&other)),
         };
-        if awaits && self.unwatch(origin).is_none() {
-            return; // It has been told, or has gone.
+        self.unwatch(origin);
+        if let Ok(seen) = &told
+            && let Seen::Ended(ended) = &**seen
+        {
+            // Others may wait for it as well: it was cancelled, or had ended before.
+            self.tell_end(call, ended.clone());
         }
         self.outputs.push_back(Output::Told { ticket, told });
     }
