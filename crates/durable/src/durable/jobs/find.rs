@@ -45,18 +45,23 @@ impl Durable {
         match left.pop_front() {
             // Its lane may not be known yet, or it is on its way from one place to another.
             None if !self.is_recovered() || self.work.busy.contains(&call) => {
-                if self.work.early.len() < EARLY_MAX {
-                    self.work.early.push((call, then, ticket));
-                } else {
-                    let why = "too many ask for calls that are not known yet".to_owned();
-                    self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
-                }
+                self.ask_early(call, then, ticket);
             }
             None => self.found(call, Seen::Nothing, then, ticket),
             Some(key) => {
                 let job = Job::Find { call, since, reading: key.clone(), left, then, ticket };
                 self.read_row(key::home(call), key, job);
             }
+        }
+    }
+
+    /// It is too early to say: it is asked again.
+    fn ask_early(&mut self, call: CallId, then: Then, ticket: Ticket) {
+        if self.work.early.len() < EARLY_MAX {
+            self.work.early.push((call, then, ticket));
+        } else {
+            let why = "too many ask for calls that are not known yet".to_owned();
+            self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
         }
     }
 
@@ -113,6 +118,10 @@ impl Durable {
         }
         let is_dead = |ended: &stored::Ended| ended.status() == stored::ended::Status::Dead;
         match (then, seen) {
+            // It may have ended at another partition, which is not known before recovery is over.
+            (then @ Then::Cancel(_), Seen::Live { running: false, .. }) if !self.is_recovered() => {
+                self.ask_early(call, then, ticket);
+            }
             (Then::Cancel(ended), Seen::Live { record, running: false, .. }) => {
                 let lane = lane_of(&record).to_owned();
                 if !self.work.lane(&lane).seize(call) {
