@@ -512,6 +512,19 @@ impl Node {
         self.durable.look(call, asked);
     }
 
+    /// It can be told now how a call stands: whoever waits for its end may have missed that.
+    pub(crate) fn look_again(&mut self, call: CallId) {
+        for watcher in self.watchers.get(&call).cloned().unwrap_or_default() {
+            match watcher {
+                Watcher::Ticket(ticket) => self.look(ticket, call, true),
+                Watcher::Caller(origin) => {
+                    let asked = self.ask(Asked::Awaited { origin, call });
+                    self.durable.look(call, asked);
+                }
+            }
+        }
+    }
+
     fn look(&mut self, ticket: Ticket, call: CallId, awaits: bool) {
         let asked = self.ask(Asked::Seen { ticket, call, awaits });
         self.durable.look(call, asked);

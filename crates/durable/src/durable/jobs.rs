@@ -131,7 +131,7 @@ impl Durable {
     pub(super) fn on_looked(&mut self, id: JobId, answer: StoreAnswer) {
         let job = self.work.jobs.remove(&id).expect("an answer is to a job that waits for it");
         match answer {
-            StoreAnswer::Read(read) => self.on_row(id, job, read.and_then(value)),
+            StoreAnswer::Read(read) => self.on_row(job, read.and_then(value)),
             StoreAnswer::Scanned(page) => self.on_page(id, job, page.and_then(values)),
             StoreAnswer::Committed(_) | StoreAnswer::Owner(_) => panic!("the driver answers what was asked"),
         }
@@ -216,6 +216,9 @@ impl Durable {
             Job::Carry { piece, from, cause } if done => {
                 let outgoing = piece.outgoing(from);
                 self.arrived(piece);
+                if outgoing.is_end && cause != Cause::Fresh {
+                    self.outbox.known(outgoing.call);
+                }
                 self.clear(outgoing, cause);
             }
             Job::Clear { outgoing, cause } if done => {
@@ -385,7 +388,7 @@ impl Durable {
 
     // ------------------------------------------------------------ what the store says
 
-    fn on_row(&mut self, id: JobId, job: Job, row: Result<Option<Bytes>, ReadError>) {
+    fn on_row(&mut self, job: Job, row: Result<Option<Bytes>, ReadError>) {
         match job {
             Job::LookUp { unique } => self.on_key(unique, row),
             Job::Find { call, since, reading, left, then, ticket } => {

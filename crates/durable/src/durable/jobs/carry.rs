@@ -161,6 +161,7 @@ impl Durable {
             self.work.lane(&lane).forget(call);
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);
+            self.outbox.known(call);
         }
     }
 }
