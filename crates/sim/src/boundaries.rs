@@ -90,7 +90,14 @@ pub fn sweep(scenario: &Scenario, stride: u64) -> Sweep {
 pub fn settle(world: &mut World) {
     let most = world.clock.at() + SETTLES_MAX;
     if !world.run_until(most, World::is_settled) {
-        world.books.violations.push("it does not come to its end".to_owned());
+        let text = format!(
+            "it does not come to its end: {} wait, {} calls live, {} are promised, the disk is quiet: {}",
+            world.gateway.waiting(),
+            world.disk.rows(b'c').count(),
+            world.disk.rows(b'o').count(),
+            world.disk.is_quiet(),
+        );
+        world.books.violations.push(text);
     }
     // Who is told of an end is told the truth.
     for call in world.gateway.known.clone() {

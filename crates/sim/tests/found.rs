@@ -224,3 +224,24 @@ fn all_who_wait_for_a_call_that_has_ended_are_told() {
     w.ask(call, Ask::Await);
     ends_well(w);
 }
+
+/// Who began to wait for a call during the recovery that found its end was not told of it.
+#[test]
+fn who_waits_is_told_of_an_end_that_an_earlier_life_has_left() {
+    let mut w = world();
+    let plan = w.stage.add(Plan::of("a.f").adds(&scope_in(77)));
+    let ticket = w.start(plan);
+    let most = w.clock.at() + Duration::from_millis(500);
+    assert!(w.run_until(most, |w| w.disk.rows(b'o').count() > 0));
+    let call = w.gateway.call(ticket).and_then(|made| made.call).expect("it is accepted");
+    w.disk.mood.takes_us = (8_000, 8_000);
+    w.crash(Keep::Nothing);
+    // Its lane is known, so that it is seen to live.
+    let other = w.stage.add(Plan::of("a.f"));
+    w.start(other);
+    w.run(60);
+    let question = w.ask(call, Ask::Await);
+    w.run(2_000);
+    assert!(w.gateway.question(question).is_some_and(|asked| asked.told.is_some()));
+    ends_well(w);
+}
