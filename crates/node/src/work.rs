@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use bourse_durable as durable;
+use bourse_durable::mutant::{self, Mutant};
 use bourse_durable::work::retry::{self, Decision};
 use bourse_durable::work::{IDEMPOTENCY_KEY_BYTES_MAX, Next, Seen, Taken};
 use bourse_durable::{Finish, Finished};
@@ -289,6 +290,7 @@ impl Node {
         };
         let (next, event) = match decision {
             Decision::Again { after, counts } => {
+                let counts = counts && !mutant::is(Mutant::FailuresNotCounted);
                 let record = record(before.failures + u32::from(counts), after);
                 let event = Event::Retried { call: id, function, attempt, failure: failure.clone(), after };
                 (Next::Again { record, due: now.mono + after }, Some(event))
@@ -308,7 +310,9 @@ impl Node {
             }
         };
         event.into_iter().for_each(|event| self.event(event));
-        self.durable.abandon(layer);
+        if !mutant::is(Mutant::FailedAttemptCommits) {
+            self.durable.abandon(layer);
+        }
         let ended = match &next {
             Next::Ended(ended) => Some(ended.clone()),
             Next::Again { .. } => None,
@@ -569,7 +573,9 @@ impl Node {
             && let Seen::Ended(ended) = &**seen
         {
             // Others may wait for it as well: it was cancelled, or had ended before.
-            self.tell_end(call, ended.clone());
+            if !mutant::is(Mutant::WaitersNotTold) {
+                self.tell_end(call, ended.clone());
+            }
         }
         self.outputs.push_back(Output::Told { ticket, told });
     }

@@ -13,6 +13,7 @@ use super::jobs::{Job, Then, Told};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::{Answer, Finish, Finished, LayerId, Ticket};
+use crate::mutant::{self, Mutant};
 use crate::outbox::Who;
 use crate::work::{LaneView, NewCall, Next, Piece, Recovery, Seen, Taken, key};
 
@@ -37,6 +38,9 @@ impl Durable {
         if let Some(waiting) = self.work.keys.get_mut(&unique) {
             waiting.push_back((new, ticket));
             return;
+        }
+        if mutant::is(Mutant::KeyNotLookedUp) {
+            return self.commit_accept(new, Some(unique), ticket);
         }
         self.work.keys.insert(unique.clone(), VecDeque::from([(new, ticket)]));
         self.look_up(unique);
@@ -164,6 +168,10 @@ impl Durable {
         let home = key::home(call);
         let lane = self.work.find(call).map(|(lane, ..)| lane.to_owned()).expect("what is settled is taken");
         let mut layer = layer.unwrap_or_else(|| Layer::bare(home));
+        if mutant::is(Mutant::EndApartFromState) {
+            let state = std::mem::replace(&mut layer, Layer::bare(home));
+            self.commit_job(state, Job::Swept { next: None });
+        }
         let mut pieces = Vec::new();
         match &next {
             Next::Again { record, .. } => {

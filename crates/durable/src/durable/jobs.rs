@@ -33,6 +33,7 @@ use super::calls::encode;
 use crate::batch::{PartitionId, ReadError};
 use crate::layer::Layer;
 use crate::message::{Answer, Finish, Finished, StoreAnswer, StorePage, StoreRequest, Ticket};
+use crate::mutant::{self, Mutant};
 use crate::outbox::{Asked, Who};
 use crate::partition::Partition;
 use crate::record;
@@ -177,7 +178,7 @@ impl Durable {
         }
     }
 
-    fn commit_job(&mut self, layer: Layer, job: Job) {
+    pub(super) fn commit_job(&mut self, layer: Layer, job: Job) {
         let id = self.work.job(job);
         if let Finish::Now(finished) = self.finish_root(layer, Who::Job(id)) {
             self.outbox.answer(Who::Job(id), Answer::Finished(finished));
@@ -218,6 +219,10 @@ impl Durable {
                 self.arrived(piece);
                 if outgoing.is_end && cause != Cause::Fresh {
                     self.outbox.known(outgoing.call);
+                }
+                if mutant::is(Mutant::CarriedNotCleared) {
+                    self.work.carried.remove(&outgoing);
+                    return self.carried(cause);
                 }
                 self.clear(outgoing, cause);
             }
@@ -266,7 +271,9 @@ impl Durable {
         self.work.arriving.remove(&call);
         match finished {
             Finished::Done => {
-                self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
+                if !mutant::is(Mutant::AcceptedEarly) {
+                    self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
+                }
                 let lane = new.lane().to_owned();
                 self.work.lane(&lane).add(call, new.record);
                 self.refill(&lane);
@@ -275,7 +282,9 @@ impl Durable {
                 if let Finished::Unknown(_) = not {
                     self.begin_doubt(key::home(call), [(new.lane().to_owned(), call)]);
                 }
-                self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
+                if !mutant::is(Mutant::AcceptedEarly) {
+                    self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
+                }
                 if let Some(unique) = unique {
                     // Who waits for the same key tries for itself.
                     self.key_is_free(unique);
@@ -359,6 +368,9 @@ impl Durable {
             What::Accept(record) => self.work.lane(&lane).add(piece.call, record),
             What::End(ended) => {
                 self.work.leaves(piece.call);
+                if mutant::is(Mutant::DoneIsRetried) {
+                    return self.work.lane(&lane).put_back(piece.call, None);
+                }
                 self.work.lane(&lane).forget(piece.call);
                 if ended.status() != stored::ended::Status::Dead {
                     self.work.note_ended(piece.call, self.limits.ended_kept);
@@ -434,7 +446,8 @@ impl Durable {
 
 /// The least id above this one, at the same home: that is the last byte.
 fn next_id(call: CallId) -> Option<CallId> {
-    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(1 << 8)?;
+    let step = if mutant::is(Mutant::NextPageElsewhere) { 1 } else { 1 << 8 };
+    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(step)?;
     CallId::from_wire(&next.to_be_bytes())
 }
 

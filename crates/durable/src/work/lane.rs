@@ -14,6 +14,7 @@ use bourse_wire::time::Mono;
 
 use super::key;
 use crate::batch::PartitionId;
+use crate::mutant::{self, Mutant};
 
 /// The most calls of a lane that are in memory, ready to be run.
 pub const READY_MAX: usize = 1024;
@@ -88,6 +89,9 @@ impl Lane {
     /// A taken call waits again, until `due`.
     pub(crate) fn put_back(&mut self, call: CallId, due: Option<Mono>) {
         if let Some(entry) = self.taken.remove(&call) {
+            if mutant::is(Mutant::PutBackTwice) && due.is_some() {
+                self.add_ready(call, Entry::new(entry.record.clone()));
+            }
             self.wait(call, entry, due);
         }
     }
@@ -125,6 +129,9 @@ impl Lane {
 
     /// The same, but not now.
     pub(crate) fn look_later(&mut self, call: CallId, at: Mono) {
+        if mutant::is(Mutant::PutOffIsForgotten) {
+            return;
+        }
         self.put_off_until = if self.put_off.is_empty() { at } else { self.put_off_until.min(at) };
         least(&mut self.put_off, key::home(call), call);
     }

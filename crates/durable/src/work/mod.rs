@@ -37,6 +37,7 @@ use bytes::Bytes;
 use crate::batch::PartitionId;
 use crate::durable::jobs::{Job, Then};
 use crate::message::Ticket;
+use crate::mutant::{self, Mutant};
 
 pub use lane::{LATER_MAX, READY_BYTES_MAX, READY_MAX};
 
@@ -270,7 +271,7 @@ impl Work {
 
     /// Whether a call has left memory since this job began to read.
     pub(crate) fn has_left_since(&self, call: CallId, job: JobId) -> bool {
-        self.left.get(&call).is_some_and(|last| *last >= job)
+        !mutant::is(Mutant::StalePages) && self.left.get(&call).is_some_and(|last| *last >= job)
     }
 
     /// A call in memory.

@@ -12,6 +12,7 @@ use super::{AGAIN, Cause, Durable, Job, PAGE_ROWS, encode};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::StorePage;
+use crate::mutant::{self, Mutant};
 use crate::work::{Outgoing, Piece, Recovery, key};
 
 impl Durable {
@@ -19,6 +20,9 @@ impl Durable {
         self.work.carried.insert(piece.outgoing(from));
         if let What::Accept(_) = piece.what {
             self.work.arriving.insert(piece.call);
+        }
+        if mutant::is(Mutant::ClearedNotCarried) {
+            return self.clear(piece.outgoing(from), cause);
         }
         let mut layer = Layer::bare(key::home(piece.call));
         piece.rows(self.lane_of_piece(&piece)).into_iter().for_each(|(key, value)| layer.set(key, value));
@@ -135,6 +139,9 @@ impl Durable {
         at: PartitionId,
         calls: impl IntoIterator<Item = (String, CallId)>,
     ) {
+        if mutant::is(Mutant::DoubtIsForgotten) {
+            return;
+        }
         let new = !self.work.unsure.contains_key(&at);
         for (lane, call) in calls {
             self.work.arriving.insert(call);

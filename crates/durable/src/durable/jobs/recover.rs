@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Cause, Durable, Job};
 use crate::batch::PartitionId;
 use crate::message::StorePage;
+use crate::mutant::{self, Mutant};
 use crate::work::{Recovery, key};
 
 /// Partitions that are recovered at once.
@@ -12,7 +13,8 @@ const RECOVERED_AT_ONCE: usize = 16;
 
 impl Durable {
     pub(in crate::durable) fn begin_recovery(&mut self) {
-        self.work.recovery = Recovery::Outgoing { left: all_partitions(), open: 0 };
+        let all = if mutant::is(Mutant::NoOutgoingAtRecovery) { Vec::new() } else { all_partitions() };
+        self.work.recovery = Recovery::Outgoing { left: all, open: 0 };
         self.recover_more(false);
     }
 
