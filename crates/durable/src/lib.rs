@@ -47,6 +47,8 @@ pub mod home;
 mod layer;
 pub mod limits;
 pub mod message;
+#[doc(hidden)]
+pub mod mutant;
 mod outbox;
 mod overlay;
 mod ownership;

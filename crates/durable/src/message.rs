@@ -47,6 +47,12 @@ pub enum Output {
         /// What is asked.
         request: StoreRequest,
     },
+    /// For the node: a call has ended without any of its attempts knowing, or it was not known how it stands. Now a look
+    /// can tell.
+    Known {
+        /// Which.
+        call: CallId,
+    },
     /// For the node.
     Answer {
         /// Of the read, scan or finish.

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bourse_wire::id::CallId;
+
 use crate::batch::PartitionId;
 use crate::durable::reading::ReadingId;
 use crate::message::{Answer, Output, StoreRequest, Ticket, Token};
@@ -53,6 +55,11 @@ impl Outbox {
             Who::Node(ticket) => self.outputs.push_back(Output::Answer { ticket, answer }),
             Who::Job(job) => self.done.push_back((job, answer)),
         }
+    }
+
+    /// A look can tell now how a call stands.
+    pub(crate) fn known(&mut self, call: CallId) {
+        self.outputs.push_back(Output::Known { call });
     }
 
     /// The next answer that is for a job.

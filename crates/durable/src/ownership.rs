@@ -24,6 +24,7 @@ use bourse_wire::time::Mono;
 
 use crate::batch::{Batch, Fence, Outcome, Owner, PartitionId, ReadError, Seq};
 use crate::message::{Answer, Finished, StoreRequest};
+use crate::mutant::{self, Mutant};
 use crate::outbox::{Asked, Outbox, Who};
 
 /// The first pause after a failed attempt to acquire.
@@ -97,7 +98,8 @@ impl Ownership {
             Ok(record) => {
                 self.read_back(record, outbox);
                 let (fence, seq) = record.map_or((Fence(0), Seq(0)), |owner| (owner.fence, owner.seq));
-                let owner = Owner { node: self.node.0, fence: Fence(fence.0 + 1), seq: Seq(seq.0 + 1) };
+                let more = u64::from(!mutant::is(Mutant::SameFence) || fence.0 == 0);
+                let owner = Owner { node: self.node.0, fence: Fence(fence.0 + more), seq: Seq(seq.0 + 1) };
                 self.standing = Standing::Claiming(owner);
                 let batch = Batch { partition: self.partition, expect: record, owner, ops: Vec::new() };
                 outbox.ask(Asked::Claim(self.partition), StoreRequest::Commit(batch));

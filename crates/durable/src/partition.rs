@@ -15,6 +15,7 @@ use crate::durable::reading::ReadingId;
 use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::message::{Answer, Finish, Finished, LayerId, Refusal, StoreRequest};
+use crate::mutant::{self, Mutant};
 use crate::outbox::{Asked, Outbox, Who};
 use crate::overlay::{Overlay, Write};
 use crate::ownership::Ownership;
@@ -124,7 +125,7 @@ impl Partition {
         if layer.writes.is_empty() {
             return self.finish_reader(&layer, who, owner);
         }
-        if layer.reads.outdated(&self.recent) {
+        if layer.reads.outdated(&self.recent) && !mutant::is(Mutant::NoValidation) {
             return Finish::Now(Finished::Conflict);
         }
         let Some(draft) = self.draft_for(&layer, owner, limits) else {
@@ -153,6 +154,11 @@ impl Partition {
         let owner = self.ownership.owner().expect("only an owner has a batch in flight");
         let draft = self.flight.take().expect("an outcome is that of the batch in flight");
         let landed = Owner { seq: draft.seq, ..owner };
+        let outcome = match outcome {
+            Outcome::Unknown(_) if mutant::is(Mutant::UnknownIsDone) => Outcome::Committed,
+            Outcome::Unknown(_) if mutant::is(Mutant::UnknownIsLost) => Outcome::Conflict,
+            told => told,
+        };
         match outcome {
             Outcome::Committed => {
                 self.ownership.advance(landed);

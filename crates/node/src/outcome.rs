@@ -8,6 +8,7 @@
 //!
 //! An answered call stays known as long as an instance has it or its commit is on the way.
 
+use bourse_durable::mutant::{self, Mutant};
 use bourse_durable::{Finish, Finished};
 use bourse_wire::failure::Code;
 use bourse_wire::id::{Attempt, CallId};
@@ -116,7 +117,9 @@ impl Node {
             return;
         }
         if let Some(failure) = refused {
-            self.durable.abandon(layer);
+            if !mutant::is(Mutant::FailedAttemptCommits) || !self.calls[&id].is_work() {
+                self.durable.abandon(layer);
+            }
             self.conclude(now, id, Err(failure));
             self.forget(id);
             return;
@@ -188,7 +191,9 @@ impl Node {
         let call = self.calls.get_mut(&id).expect("a call that is tried again exists");
         call.attempt = Attempt(call.attempt.0 + 1);
         call.redelivered = true;
-        call.emitted.clear();
+        if !mutant::is(Mutant::EmittedIsKept) {
+            call.emitted.clear();
+        }
         call.emitted_bytes = 0;
         if call.is_work() {
             let (lane, attempt) = (call.function.module().to_owned(), call.attempt.0);

@@ -149,6 +149,7 @@ impl Node {
                 durable::Output::Store { token, request } => {
                     self.outputs.push_back(Output::Store { token, request })
                 }
+                durable::Output::Known { call } => self.look_again(call),
                 durable::Output::Answer { ticket, answer } => {
                     let asked = self.asked.remove(&ticket.0).expect("an answer is given once, to a question");
                     self.on_state_answer(now, asked, answer);

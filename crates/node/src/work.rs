@@ -16,6 +16,7 @@ mod watching;
 use std::time::Duration;
 
 use bourse_durable as durable;
+use bourse_durable::mutant::{self, Mutant};
 use bourse_durable::work::retry::{self, Decision};
 use bourse_durable::work::{IDEMPOTENCY_KEY_BYTES_MAX, Next, Taken};
 use bourse_durable::{Finish, Finished};
@@ -295,6 +296,7 @@ impl Node {
                 attempts: attempt,
                 failures,
                 due_ms: now.wall.0.saturating_add(millis(after)),
+                pause_ms: millis(after).max(1),
                 incarnation: self.incarnation.0,
                 last_failure: Some(failure.clone()),
                 ..(**before).clone()
@@ -302,6 +304,7 @@ impl Node {
         };
         let (next, event) = match decision {
             Decision::Again { after, counts } => {
+                let counts = counts && !mutant::is(Mutant::FailuresNotCounted);
                 let record = record(before.failures + u32::from(counts), after);
                 let event = Event::Retried { call: id, function, attempt, failure: failure.clone(), after };
                 (Next::Again { record, due: now.mono + after }, Some(event))
@@ -321,7 +324,9 @@ impl Node {
             }
         };
         event.into_iter().for_each(|event| self.event(event));
-        self.durable.abandon(layer);
+        if !mutant::is(Mutant::FailedAttemptCommits) {
+            self.durable.abandon(layer);
+        }
         let ended = match &next {
             Next::Ended(ended) => Some(ended.clone()),
             Next::Again { .. } => None,

@@ -13,6 +13,7 @@ use super::jobs::{Job, Then, Told};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::{Answer, Finish, Finished, LayerId, Ticket};
+use crate::mutant::{self, Mutant};
 use crate::outbox::Who;
 use crate::work::{LaneView, NewCall, Next, Piece, Recovery, Seen, Taken, key};
 
@@ -37,6 +38,9 @@ impl Durable {
         if let Some(waiting) = self.work.keys.get_mut(&unique) {
             waiting.push_back((new, ticket));
             return;
+        }
+        if mutant::is(Mutant::KeyNotLookedUp) {
+            return self.commit_accept(new, Some(unique), ticket);
         }
         self.work.keys.insert(unique.clone(), VecDeque::from([(new, ticket)]));
         self.look_up(unique);
@@ -164,6 +168,10 @@ impl Durable {
         let home = key::home(call);
         let lane = self.work.find(call).map(|(lane, ..)| lane.to_owned()).expect("what is settled is taken");
         let mut layer = layer.unwrap_or_else(|| Layer::bare(home));
+        if mutant::is(Mutant::EndApartFromState) {
+            let state = std::mem::replace(&mut layer, Layer::bare(home));
+            self.commit_job(state, Job::Swept { next: None });
+        }
         let mut pieces = Vec::new();
         match &next {
             Next::Again { record, .. } => {
@@ -214,23 +222,32 @@ impl Durable {
         let at = layer.partition;
         for piece in &pieces {
             if key::home(piece.call) == at {
+                if piece.is_accept() {
+                    self.work.arriving.insert(piece.call);
+                }
                 piece
                     .rows(self.lane_of_piece(piece))
                     .into_iter()
                     .for_each(|(key, value)| layer.set(key, value));
             } else {
                 let outgoing = record::Outgoing { what: Some(piece.what.clone()) };
-                layer.set(key::outgoing(key::home(piece.call), piece.call), Some(encode(&outgoing)));
+                layer.set(key::outgoing(&piece.outgoing(at)), Some(encode(&outgoing)));
+                self.work.carried.insert(piece.outgoing(at));
             }
         }
         if let Err(refusal) = layer.fits() {
+            self.never_arrive(&pieces, at);
             return Finish::Now(Finished::Refused(refusal));
         }
         let job = self.work.job(job(at, pieces));
         match self.finish_root(layer, Who::Job(job)) {
             Finish::Later => Finish::Later,
             now => {
-                self.work.jobs.remove(&job);
+                if let Some(Job::Settle { pieces, .. } | Job::Emit { pieces, .. }) =
+                    self.work.jobs.remove(&job)
+                {
+                    self.never_arrive(&pieces, at);
+                }
                 now
             }
         }
@@ -260,6 +277,7 @@ pub(super) const PAUSE_MOST: Duration = Duration::from_secs(24 * 3600);
 
 impl Durable {
     pub(super) fn due(&self, record: &record::Call) -> Option<Mono> {
-        self.work.due(record.due_ms, PAUSE_MOST)
+        let pause = Some(Duration::from_millis(record.pause_ms)).filter(|pause| !pause.is_zero());
+        self.work.due(record.due_ms, pause.unwrap_or(PAUSE_MOST).min(PAUSE_MOST))
     }
 }

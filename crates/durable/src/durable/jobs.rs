@@ -33,10 +33,11 @@ use super::calls::encode;
 use crate::batch::{PartitionId, ReadError};
 use crate::layer::Layer;
 use crate::message::{Answer, Finish, Finished, StoreAnswer, StorePage, StoreRequest, Ticket};
+use crate::mutant::{self, Mutant};
 use crate::outbox::{Asked, Who};
 use crate::partition::Partition;
 use crate::record;
-use crate::work::{JobId, NewCall, Next, Piece, Seen, key};
+use crate::work::{JobId, NewCall, Next, Outgoing, Piece, Seen, key};
 
 /// Rows of one page.
 const PAGE_ROWS: usize = 256;
@@ -59,11 +60,11 @@ pub(crate) enum Job {
     /// A piece of work is done at its partition.
     Carry { piece: Piece, from: PartitionId, cause: Cause },
     /// Its outgoing record is deleted.
-    Clear { call: CallId, to: PartitionId, from: PartitionId, cause: Cause },
+    Clear { outgoing: Outgoing, cause: Cause },
     /// A page of a lane is read.
     Page { lane: String },
     /// A record that a call may have is read.
-    Find { call: CallId, reading: Bytes, left: VecDeque<Bytes>, then: Then, ticket: Ticket },
+    Find { call: CallId, since: JobId, reading: Bytes, left: VecDeque<Bytes>, then: Then, ticket: Ticket },
     /// The same, for work that may have been done before.
     Check { piece: Piece, from: PartitionId, left: VecDeque<Bytes>, cause: Cause },
     /// A dead letter is made a call again.
@@ -131,7 +132,7 @@ impl Durable {
     pub(super) fn on_looked(&mut self, id: JobId, answer: StoreAnswer) {
         let job = self.work.jobs.remove(&id).expect("an answer is to a job that waits for it");
         match answer {
-            StoreAnswer::Read(read) => self.on_row(id, job, read.and_then(value)),
+            StoreAnswer::Read(read) => self.on_row(job, read.and_then(value)),
             StoreAnswer::Scanned(page) => self.on_page(id, job, page.and_then(values)),
             StoreAnswer::Committed(_) | StoreAnswer::Owner(_) => panic!("the driver answers what was asked"),
         }
@@ -165,7 +166,7 @@ impl Durable {
             Job::Carry { piece, from, cause } | Job::Check { piece, from, cause, .. } => {
                 self.check(piece, from, cause);
             }
-            Job::Clear { call, to, from, cause } => self.clear(call, to, from, cause),
+            Job::Clear { outgoing, cause } => self.clear(outgoing, cause),
             Job::ReadOutgoing { partition, after, cause } => self.read_outgoing(partition, after, cause),
             Job::FindLane { partition, after } => self.find_lane(partition, after),
             Job::FindEnded { partition } => self.find_ended(partition),
@@ -177,7 +178,7 @@ impl Durable {
         }
     }
 
-    fn commit_job(&mut self, layer: Layer, job: Job) {
+    pub(super) fn commit_job(&mut self, layer: Layer, job: Job) {
         let id = self.work.job(job);
         if let Finish::Now(finished) = self.finish_root(layer, Who::Job(id)) {
             self.outbox.answer(Who::Job(id), Answer::Finished(finished));
@@ -206,23 +207,35 @@ impl Durable {
                 self.tell(told, call, finished);
             }
             Job::Emit { pieces, at, ticket } => {
-                if done {
-                    self.spread(pieces, at);
+                match &finished {
+                    Finished::Done => self.spread(pieces, at),
+                    Finished::Unknown(_) => self.doubt_pieces(pieces, at, None),
+                    _ => self.never_arrive(&pieces, at),
                 }
                 self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
             }
             Job::Carry { piece, from, cause } if done => {
-                let (call, to) = (piece.call, key::home(piece.call));
+                let outgoing = piece.outgoing(from);
                 self.arrived(piece);
-                self.clear(call, to, from, cause);
+                if outgoing.is_end && cause != Cause::Fresh {
+                    self.outbox.known(outgoing.call);
+                }
+                if mutant::is(Mutant::CarriedNotCleared) {
+                    self.work.carried.remove(&outgoing);
+                    return self.carried(cause);
+                }
+                self.clear(outgoing, cause);
             }
-            Job::Clear { call, to, from, cause } if done => {
-                self.work.carried.remove(&(from, to, call));
+            Job::Clear { outgoing, cause } if done => {
+                self.work.carried.remove(&outgoing);
                 self.carried(cause);
             }
             Job::Revive { lane, call, ticket, record } => {
                 self.work.busy.remove(&call);
+                self.find_early();
                 if done {
+                    // Who is looking for it may have missed it where it was, and where it is.
+                    self.work.leaves(call);
                     self.work.lane(&lane).look_from(call);
                     self.refill(&lane);
                     self.answer_seen(
@@ -235,6 +248,7 @@ impl Durable {
             }
             Job::Purge { call, ended, ticket } => {
                 self.work.busy.remove(&call);
+                self.find_early();
                 match done {
                     true => self.answer_seen(ticket, Seen::Ended(ended)),
                     false => self.outbox.answer(Who::Node(ticket), Answer::Finished(finished)),
@@ -254,18 +268,23 @@ impl Durable {
 
     fn on_accept(&mut self, new: NewCall, unique: Option<Bytes>, ticket: Ticket, finished: Finished) {
         let call = new.call;
+        self.work.arriving.remove(&call);
         match finished {
             Finished::Done => {
-                self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
+                if !mutant::is(Mutant::AcceptedEarly) {
+                    self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
+                }
                 let lane = new.lane().to_owned();
                 self.work.lane(&lane).add(call, new.record);
                 self.refill(&lane);
             }
             not => {
                 if let Finished::Unknown(_) = not {
-                    self.begin_doubt(key::home(call), new.lane().to_owned(), call, false);
+                    self.begin_doubt(key::home(call), [(new.lane().to_owned(), call)]);
                 }
-                self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
+                if !mutant::is(Mutant::AcceptedEarly) {
+                    self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
+                }
                 if let Some(unique) = unique {
                     // Who waits for the same key tries for itself.
                     self.key_is_free(unique);
@@ -305,8 +324,28 @@ impl Durable {
                 }
                 self.spread(pieces, at);
             }
-            Finished::Unknown(_) => self.begin_doubt(at, lane, call, true),
-            _ => {}
+            Finished::Unknown(_) => self.doubt_pieces(pieces, at, Some((lane, call))),
+            _ => self.never_arrive(&pieces, at),
+        }
+    }
+
+    /// Nobody knows whether a commit with pieces of work has landed: the calls that would be at home there are looked
+    /// for, once that is known.
+    fn doubt_pieces(&mut self, pieces: Vec<Piece>, at: PartitionId, of: Option<(String, CallId)>) {
+        let here = pieces.iter().filter(|piece| key::home(piece.call) == at && piece.is_accept());
+        let here: Vec<_> = here.map(|piece| (self.lane_of_piece(piece), piece.call)).collect();
+        self.never_arrive(&pieces, at);
+        self.begin_doubt(at, of.into_iter().chain(here));
+    }
+
+    /// Nobody takes care of these pieces of work any more: the commit with them has not landed, or it is to be found out.
+    pub(in crate::durable) fn never_arrive(&mut self, pieces: &[Piece], at: PartitionId) {
+        for piece in pieces {
+            if key::home(piece.call) != at {
+                self.work.carried.remove(&piece.outgoing(at));
+            } else if piece.is_accept() {
+                self.work.arriving.remove(&piece.call);
+            }
         }
     }
 
@@ -324,11 +363,15 @@ impl Durable {
     /// A piece of work is done: memory follows.
     fn arrived(&mut self, piece: Piece) {
         let lane = self.lane_of_piece(&piece);
+        self.work.arriving.remove(&piece.call);
         match piece.what {
             What::Accept(record) => self.work.lane(&lane).add(piece.call, record),
             What::End(ended) => {
                 self.work.leaves(piece.call);
-                self.work.lane(&lane).remove_taken(piece.call);
+                if mutant::is(Mutant::DoneIsRetried) {
+                    return self.work.lane(&lane).put_back(piece.call, None);
+                }
+                self.work.lane(&lane).forget(piece.call);
                 if ended.status() != stored::ended::Status::Dead {
                     self.work.note_ended(piece.call, self.limits.ended_kept);
                 }
@@ -357,17 +400,16 @@ impl Durable {
 
     // ------------------------------------------------------------ what the store says
 
-    fn on_row(&mut self, id: JobId, job: Job, row: Result<Option<Bytes>, ReadError>) {
+    fn on_row(&mut self, job: Job, row: Result<Option<Bytes>, ReadError>) {
         match job {
             Job::LookUp { unique } => self.on_key(unique, row),
-            Job::Find { call, reading, left, then, ticket } => {
-                self.on_found(id, (call, reading, left), then, ticket, row);
+            Job::Find { call, since, reading, left, then, ticket } => {
+                self.on_found(since, (call, reading, left), then, ticket, row);
             }
             Job::Check { piece, from, left, cause } => match row {
                 Err(_) => self.work.job_again(AGAIN, Job::Check { piece, from, left, cause }),
                 Ok(None) => self.check_next(piece, from, left, cause),
-                // It has arrived before.
-                Ok(Some(_)) => self.clear(piece.call, key::home(piece.call), from, cause),
+                Ok(Some(_)) => self.has_arrived(&piece, from, cause),
             },
             other => unreachable!("{other:?} reads no record"),
         }
@@ -402,9 +444,10 @@ impl Durable {
     }
 }
 
-/// The least id above this one, at the same home.
+/// The least id above this one, at the same home: that is the last byte.
 fn next_id(call: CallId) -> Option<CallId> {
-    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(1)?;
+    let step = if mutant::is(Mutant::NextPageElsewhere) { 1 } else { 1 << 8 };
+    let next = u128::from_be_bytes(*call.as_bytes()).checked_add(step)?;
     CallId::from_wire(&next.to_be_bytes())
 }
 
@@ -419,4 +462,17 @@ fn values(page: StorePage) -> Result<StorePage, ReadError> {
     let rows: Result<Vec<_>, ReadError> =
         rows.into_iter().map(|(key, stored)| Ok((key, value(Some(stored))?.unwrap_or_default()))).collect();
     Ok(StorePage { rows: rows?, more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_id_is_at_the_same_home() {
+        let call = CallId::new(1_000, [7; 10]).at(255);
+        let next = next_id(call).unwrap();
+        assert!(next > call);
+        assert_eq!((next.home(), next.made_ms()), (255, 1_000));
+    }
 }

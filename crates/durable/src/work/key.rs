@@ -4,6 +4,7 @@ use bourse_wire::id::CallId;
 use bytes::{Bytes, BytesMut};
 
 use crate::batch::PartitionId;
+use crate::work::Outgoing;
 
 const LIVE: u8 = b'c';
 const ENDED: u8 = b't';
@@ -50,9 +51,10 @@ pub(crate) fn unique_home(module: &str, function: &str, key: &str) -> u8 {
     blake3::hash(&unique(module, function, key)).as_bytes()[0]
 }
 
-/// Work for another partition that concerns a call.
-pub(crate) fn outgoing(to: PartitionId, call: CallId) -> Bytes {
-    joined(&[&[OUTGOING, to.0], call.as_bytes()])
+/// Work for another partition that concerns a call. A call may be accepted and ended by the same partition, one while
+/// the record of the other is still being deleted.
+pub(crate) fn outgoing(of: &Outgoing) -> Bytes {
+    joined(&[&[OUTGOING, of.to.0], of.call.as_bytes(), &[if of.is_end { b'e' } else { b'a' }]])
 }
 
 /// The calls of a lane, from one on.
@@ -106,10 +108,11 @@ pub(crate) fn parse_dead(key: &[u8]) -> Option<CallId> {
     CallId::from_wire(key.strip_prefix(&[DEAD])?)
 }
 
-/// Where the work is to be done, and for which call.
-pub(crate) fn parse_outgoing(key: &[u8]) -> Option<(PartitionId, CallId)> {
+/// Where the work is to be done, for which call, and which.
+pub(crate) fn parse_outgoing(from: PartitionId, key: &[u8]) -> Option<Outgoing> {
     let (to, id) = key.strip_prefix(&[OUTGOING])?.split_first()?;
-    Some((PartitionId(*to), CallId::from_wire(id)?))
+    let (what, id) = id.split_last()?;
+    Some(Outgoing { from, to: PartitionId(*to), call: CallId::from_wire(id)?, is_end: *what == b'e' })
 }
 
 fn joined(parts: &[&[u8]]) -> Bytes {
@@ -131,11 +134,17 @@ mod tests {
         assert_eq!(&ended(call)[..], [b"t", &id[..]].concat());
         assert_eq!(&dead(call)[..], [b"d", &id[..]].concat());
         assert_eq!(&unique("shop", "pay", "k")[..], b"ushop\0pay\0k");
-        assert_eq!(&outgoing(PartitionId(9), call)[..], [b"o\x09", &id[..]].concat());
+        let (from, to) = (PartitionId(1), PartitionId(9));
+        let of = |is_end| Outgoing { from, to, call, is_end };
+        assert_eq!(&outgoing(&of(false))[..], [b"o\x09", &id[..], b"a"].concat());
+        assert_eq!(&outgoing(&of(true))[..], [b"o\x09", &id[..], b"e"].concat());
         assert_eq!(parse_live(&live("shop", call)), Some(("shop", call)));
         assert_eq!(parse_ended(&ended(call)), Some(call));
-        assert_eq!(parse_outgoing(&outgoing(PartitionId(9), call)), Some((PartitionId(9), call)));
-        assert_eq!((parse_live(b"cshop\0"), parse_live(b"c"), parse_outgoing(b"o")), (None, None, None));
+        assert_eq!(parse_outgoing(from, &outgoing(&of(true))), Some(of(true)));
+        assert_eq!(
+            (parse_live(b"cshop\0"), parse_live(b"c"), parse_outgoing(from, b"o")),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use bourse_wire::time::Mono;
 
 use super::key;
 use crate::batch::PartitionId;
+use crate::mutant::{self, Mutant};
 
 /// The most calls of a lane that are in memory, ready to be run.
 pub const READY_MAX: usize = 1024;
@@ -88,13 +89,16 @@ impl Lane {
     /// A taken call waits again, until `due`.
     pub(crate) fn put_back(&mut self, call: CallId, due: Option<Mono>) {
         if let Some(entry) = self.taken.remove(&call) {
+            if mutant::is(Mutant::PutBackTwice) && due.is_some() {
+                self.add_ready(call, Entry::new(entry.record.clone()));
+            }
             self.wait(call, entry, due);
         }
     }
 
-    /// A taken call has ended, or nobody knows. Gives what it was.
-    pub(crate) fn remove_taken(&mut self, call: CallId) -> Option<Entry> {
-        self.taken.remove(&call)
+    /// A call has ended, or nobody knows: it is no longer in memory, wherever it was.
+    pub(crate) fn forget(&mut self, call: CallId) {
+        _ = self.taken.remove(&call).or_else(|| self.remove_ready(call)).or_else(|| self.remove_later(call));
     }
 
     pub(crate) fn taken_mut(&mut self, call: CallId) -> Option<&mut Entry> {
@@ -125,19 +129,22 @@ impl Lane {
 
     /// The same, but not now.
     pub(crate) fn look_later(&mut self, call: CallId, at: Mono) {
+        if mutant::is(Mutant::PutOffIsForgotten) {
+            return;
+        }
         self.put_off_until = if self.put_off.is_empty() { at } else { self.put_off_until.min(at) };
         least(&mut self.put_off, key::home(call), call);
     }
 
     /// The page to read next, if one should be read.
     pub(crate) fn next_page(&mut self) -> Option<(PartitionId, CallId)> {
-        if self.reading.is_some()
-            || self.ready.len() > READY_MAX / 2
-            || self.ready_bytes > READY_BYTES_MAX / 2
-        {
+        let (&partition, &from) = self.beyond.iter().min_by_key(|(_, from)| **from)?;
+        let full = self.ready.len() > READY_MAX / 2 || self.ready_bytes > READY_BYTES_MAX / 2;
+        // What may be older than all that is ready keeps that waiting, and so is read however full memory is.
+        let oldest = self.ready.first_key_value().is_none_or(|(head, _)| from <= *head);
+        if self.reading.is_some() || (full && !oldest) {
             return None;
         }
-        let (&partition, &from) = self.beyond.iter().min_by_key(|(_, from)| **from)?;
         self.beyond.remove(&partition);
         self.reading = Some((partition, from));
         self.reading
@@ -164,7 +171,7 @@ impl Lane {
             return true;
         }
         match due {
-            None if !self.has_room() => return false,
+            None if !self.make_room(call) => return false,
             None => self.add_ready(call, Entry::new(record)),
             Some(_) => self.wait(call, Entry::new(record), due),
         }
@@ -224,6 +231,19 @@ impl Lane {
 
     fn has_room(&self) -> bool {
         self.ready.is_empty() || (self.ready.len() < READY_MAX && self.ready_bytes < READY_BYTES_MAX)
+    }
+
+    /// Makes room for a call: younger ones are left to the store. `false` if there are none.
+    fn make_room(&mut self, call: CallId) -> bool {
+        while !self.has_room() {
+            let (&youngest, _) = self.ready.last_key_value().expect("who has no room has something");
+            if youngest < call {
+                return false;
+            }
+            self.remove_ready(youngest);
+            self.look_from(youngest);
+        }
+        true
     }
 
     fn wait(&mut self, call: CallId, entry: Entry, due: Option<Mono>) {

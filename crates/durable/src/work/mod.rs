@@ -36,8 +36,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::batch::PartitionId;
-use crate::durable::jobs::Job;
+use crate::durable::jobs::{Job, Then};
 use crate::message::Ticket;
+use crate::mutant::{self, Mutant};
 
 pub use lane::{LATER_MAX, READY_BYTES_MAX, READY_MAX};
 
@@ -135,6 +136,28 @@ pub(crate) struct Piece {
     pub(crate) what: record::outgoing::What,
 }
 
+/// Which outgoing record holds a piece of work, as long as it is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Outgoing {
+    /// Where it is.
+    pub(crate) from: PartitionId,
+    /// Where it is to be done.
+    pub(crate) to: PartitionId,
+    pub(crate) call: CallId,
+    /// The call's end; else it is to be accepted.
+    pub(crate) is_end: bool,
+}
+
+impl Piece {
+    pub(crate) fn outgoing(&self, from: PartitionId) -> Outgoing {
+        Outgoing { from, to: key::home(self.call), call: self.call, is_end: !self.is_accept() }
+    }
+
+    pub(crate) fn is_accept(&self) -> bool {
+        matches!(self.what, record::outgoing::What::Accept(_))
+    }
+}
+
 /// All durable calls of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
@@ -150,13 +173,17 @@ pub(crate) struct Work {
     pub(crate) keys: BTreeMap<Bytes, VecDeque<(NewCall, Ticket)>>,
     /// Partitions to recover, and whether their outgoing records still are to be read.
     pub(crate) recovery: Recovery,
+    /// Questions about calls that were not found, before all lanes were known or while they moved.
+    pub(crate) early: Vec<(CallId, Then, Ticket)>,
     /// Jobs to be tried again, each at its time.
     pub(crate) again: BTreeMap<(Mono, JobId), Job>,
-    /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned: in which lane, and whether
-    /// they were taken.
-    pub(crate) unsure: BTreeMap<PartitionId, BTreeSet<(String, CallId, bool)>>,
-    /// Outgoing records that are being carried over: from where, to where, of which call.
-    pub(crate) carried: BTreeSet<(PartitionId, PartitionId, CallId)>,
+    /// Partitions of which nobody knows whether a batch landed, and the calls that it concerned.
+    pub(crate) unsure: BTreeMap<PartitionId, BTreeSet<(String, CallId)>>,
+    /// Calls that are being stored, or of which it is not known whether they are: a page that shows one of them comes
+    /// too early, since whoever stores it puts it into its lane.
+    pub(crate) arriving: BTreeSet<CallId>,
+    /// Outgoing records that somebody takes care of: they are being written, carried over, or deleted.
+    pub(crate) carried: BTreeSet<Outgoing>,
     /// What still has to be carried over before a doubt is over.
     pub(crate) doubts_open: BTreeMap<PartitionId, usize>,
     /// Dead letters that are being replayed or purged.
@@ -224,6 +251,11 @@ impl Work {
         id
     }
 
+    /// What the next one will be called.
+    pub(crate) fn next_job(&self) -> JobId {
+        JobId(self.jobs_made + 1)
+    }
+
     /// Does a job over, later.
     pub(crate) fn job_again(&mut self, after: Duration, job: Job) {
         self.jobs_made += 1;
@@ -263,7 +295,7 @@ impl Work {
 
     /// Whether a call has left memory since this job began to read.
     pub(crate) fn has_left_since(&self, call: CallId, job: JobId) -> bool {
-        self.left.get(&call).is_some_and(|last| *last >= job)
+        !mutant::is(Mutant::StalePages) && self.left.get(&call).is_some_and(|last| *last >= job)
     }
 
     /// A call in memory.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bourse_durable as durable;
 use bourse_durable::Finished;
+use bourse_durable::mutant::{self, Mutant};
 use bourse_durable::work::Seen;
 use bourse_wire::failure::Code;
 use bourse_wire::id::CallId;
@@ -184,6 +185,19 @@ impl Node {
         self.durable.look(call, asked);
     }
 
+    /// It can be told now how a call stands: whoever waits for its end may have missed that.
+    pub(crate) fn look_again(&mut self, call: CallId) {
+        for watcher in self.watchers.get(&call).cloned().unwrap_or_default() {
+            match watcher {
+                Watcher::Ticket(ticket) => self.look(ticket, call, true),
+                Watcher::Caller(origin) => {
+                    let asked = self.ask(Asked::Awaited { origin, call });
+                    self.durable.look(call, asked);
+                }
+            }
+        }
+    }
+
     pub(super) fn look(&mut self, ticket: Ticket, call: CallId, awaits: bool) {
         let asked = self.ask(Asked::Seen { ticket, call, awaits });
         self.durable.look(call, asked);
@@ -213,24 +227,24 @@ impl Node {
 
     pub(crate) fn on_seen(&mut self, ticket: Ticket, call: CallId, awaits: bool, answer: durable::Answer) {
         let origin = Origin::Gateway(ticket);
+        if awaits && !self.watched.contains_key(&origin) {
+            return; // It has been told, or has gone.
+        }
         let told = match answer {
-            durable::Answer::Seen(seen) => {
-                if let Seen::Ended(ended) = &*seen
-                    && !self.watchers.get(&call).is_none_or(|w| w.as_slice() == [Watcher::Ticket(ticket)])
-                {
-                    // Cancelled while others wait for it.
-                    self.unwatch(origin);
-                    self.tell_end(call, ended.clone());
-                }
-                if awaits && matches!(*seen, Seen::Live { .. }) {
-                    return; // It is told when it has ended.
-                }
-                Ok(seen)
+            durable::Answer::Seen(seen) if awaits && matches!(*seen, Seen::Live { .. }) => {
+                return; // It is told when it has ended.
             }
+            durable::Answer::Seen(seen) => Ok(seen),
             other => Err(ask_failed(&other)),
         };
-        if awaits && self.unwatch(origin).is_none() {
-            return; // It has been told, or has gone.
+        self.unwatch(origin);
+        if let Ok(seen) = &told
+            && let Seen::Ended(ended) = &**seen
+        {
+            // Others may wait for it as well: it was cancelled, or had ended before.
+            if !mutant::is(Mutant::WaitersNotTold) {
+                self.tell_end(call, ended.clone());
+            }
         }
         self.outputs.push_back(Output::Told { ticket, told });
     }

@@ -9,6 +9,7 @@ use super::{Durable, Job, encode};
 use crate::batch::ReadError;
 use crate::layer::Layer;
 use crate::message::{Answer, Finished, Ticket};
+use crate::mutant::{self, Mutant};
 use crate::outbox::Who;
 use crate::work::{NewCall, key};
 
@@ -24,6 +25,10 @@ impl Durable {
         if let Err(refusal) = layer.fits() {
             self.outbox.answer(Who::Node(ticket), Answer::Finished(Finished::Refused(refusal)));
             return;
+        }
+        self.work.arriving.insert(new.call);
+        if mutant::is(Mutant::AcceptedEarly) {
+            self.outbox.answer(Who::Node(ticket), Answer::Accepted { call: new.call, first: true });
         }
         self.commit_job(layer, Job::Accept { new, unique, ticket });
     }

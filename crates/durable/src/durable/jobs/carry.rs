@@ -12,11 +12,18 @@ use super::{AGAIN, Cause, Durable, Job, PAGE_ROWS, encode};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::StorePage;
-use crate::work::{Piece, Recovery, key};
+use crate::mutant::{self, Mutant};
+use crate::work::{Outgoing, Piece, Recovery, key};
 
 impl Durable {
     pub(super) fn carry(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
-        self.work.carried.insert((from, key::home(piece.call), piece.call));
+        self.work.carried.insert(piece.outgoing(from));
+        if let What::Accept(_) = piece.what {
+            self.work.arriving.insert(piece.call);
+        }
+        if mutant::is(Mutant::ClearedNotCarried) {
+            return self.clear(piece.outgoing(from), cause);
+        }
         let mut layer = Layer::bare(key::home(piece.call));
         piece.rows(self.lane_of_piece(&piece)).into_iter().for_each(|(key, value)| layer.set(key, value));
         self.commit_job(layer, Job::Carry { piece, from, cause });
@@ -25,10 +32,11 @@ impl Durable {
     /// Carries a piece over that may have been carried over before. Ending a call twice does no harm; accepting it
     /// twice would.
     pub(super) fn check(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
-        self.work.carried.insert((from, key::home(piece.call), piece.call));
+        self.work.carried.insert(piece.outgoing(from));
         match piece.what {
             What::End(_) => self.carry(piece, from, cause),
             What::Accept(_) => {
+                self.work.arriving.insert(piece.call);
                 let mut left = self.records_of(piece.call);
                 left.push_front(key::live(&self.lane_of_piece(&piece), piece.call));
                 self.check_next(piece, from, left, cause);
@@ -44,18 +52,29 @@ impl Durable {
         cause: Cause,
     ) {
         let in_memory = self.work.find(piece.call).is_some();
-        let to = key::home(piece.call);
         match left.pop_front() {
-            _ if in_memory => self.clear(piece.call, to, from, cause),
+            _ if in_memory => {
+                self.work.arriving.remove(&piece.call);
+                self.clear(piece.outgoing(from), cause);
+            }
             None => self.carry(piece, from, cause),
-            Some(key) => self.read_row(to, key, Job::Check { piece, from, left, cause }),
+            Some(key) => self.read_row(key::home(piece.call), key, Job::Check { piece, from, left, cause }),
         }
     }
 
-    pub(super) fn clear(&mut self, call: CallId, to: PartitionId, from: PartitionId, cause: Cause) {
-        let mut layer = Layer::bare(from);
-        layer.set(key::outgoing(to, call), None);
-        self.commit_job(layer, Job::Clear { call, to, from, cause });
+    /// It has been carried over before, by somebody who was not told so.
+    pub(super) fn has_arrived(&mut self, piece: &Piece, from: PartitionId, cause: Cause) {
+        let lane = self.lane_of_piece(piece);
+        self.work.arriving.remove(&piece.call);
+        self.work.lane(&lane).look_from(piece.call);
+        self.refill(&lane);
+        self.clear(piece.outgoing(from), cause);
+    }
+
+    pub(super) fn clear(&mut self, outgoing: Outgoing, cause: Cause) {
+        let mut layer = Layer::bare(outgoing.from);
+        layer.set(key::outgoing(&outgoing), None);
+        self.commit_job(layer, Job::Clear { outgoing, cause });
     }
 
     /// A piece has been carried over, or a page of them read: who waits for it goes on.
@@ -94,15 +113,15 @@ impl Durable {
     pub(super) fn on_outgoing(&mut self, partition: PartitionId, cause: Cause, page: &StorePage) {
         let mut on_its_way = false;
         for (key, value) in &page.rows {
-            let parsed = key::parse_outgoing(key);
-            let outgoing = stored::Outgoing::decode(value.clone()).ok().and_then(|outgoing| outgoing.what);
-            let (Some((to, call)), Some(what)) = (parsed, outgoing) else { continue };
-            if self.work.carried.contains(&(partition, to, call)) {
+            let parsed = key::parse_outgoing(partition, key);
+            let what = stored::Outgoing::decode(value.clone()).ok().and_then(|outgoing| outgoing.what);
+            let (Some(outgoing), Some(what)) = (parsed, what) else { continue };
+            if self.work.carried.contains(&outgoing) {
                 on_its_way = true;
                 continue;
             }
             self.open(cause);
-            self.check(Piece { call, what }, partition, cause);
+            self.check(Piece { call: outgoing.call, what }, partition, cause);
         }
         match page.rows.last() {
             // Somebody else carries it: whoever waits for that looks until it is done.
@@ -114,15 +133,21 @@ impl Durable {
         }
     }
 
+    /// Nobody knows whether a batch of this partition landed, which concerned these calls.
     pub(in crate::durable) fn begin_doubt(
         &mut self,
         at: PartitionId,
-        lane: String,
-        call: CallId,
-        taken: bool,
+        calls: impl IntoIterator<Item = (String, CallId)>,
     ) {
+        if mutant::is(Mutant::DoubtIsForgotten) {
+            return;
+        }
         let new = !self.work.unsure.contains_key(&at);
-        self.work.unsure.entry(at).or_default().insert((lane, call, taken));
+        for (lane, call) in calls {
+            self.work.arriving.insert(call);
+            self.work.unsure.entry(at).or_default().insert((lane, call));
+        }
+        self.work.unsure.entry(at).or_default();
         if new {
             self.probe(at);
         }
@@ -137,14 +162,13 @@ impl Durable {
 
     /// What the partition had for others has been carried over: the store says how each call stands.
     pub(super) fn end_doubt(&mut self, partition: PartitionId) {
-        for (lane, call, taken) in self.work.unsure.remove(&partition).unwrap_or_default() {
-            if taken {
-                self.work.leaves(call);
-                self.work.lane(&lane).remove_taken(call);
-            }
-            // One that was to be accepted may be in memory, and even run, if somebody has looked meanwhile.
+        for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
+            self.work.leaves(call);
+            self.work.arriving.remove(&call);
+            self.work.lane(&lane).forget(call);
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);
+            self.outbox.known(call);
         }
     }
 }

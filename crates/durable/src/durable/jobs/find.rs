@@ -15,13 +15,16 @@ use crate::outbox::Who;
 use crate::record;
 use crate::work::{Next, Seen, key, lane_of};
 
+/// The most questions that wait until all lanes are known.
+const EARLY_MAX: usize = 10_000;
+
 impl Durable {
     pub(in crate::durable) fn find(&mut self, call: CallId, then: Then, ticket: Ticket) {
         if let Some(seen) = self.seen_in_memory(call) {
             return self.found(call, seen, then, ticket);
         }
         let left = self.records_of(call);
-        self.find_next(call, left, then, ticket);
+        self.find_next(call, self.work.next_job(), left, then, ticket);
     }
 
     /// The keys under which a call may be, in the order in which it moves from one to the next.
@@ -30,30 +33,59 @@ impl Durable {
         live.chain([key::ended(call), key::dead(call)]).collect()
     }
 
-    pub(super) fn find_next(&mut self, call: CallId, mut left: VecDeque<Bytes>, then: Then, ticket: Ticket) {
+    /// `since`: the first job that looks for it.
+    fn find_next(
+        &mut self,
+        call: CallId,
+        since: JobId,
+        mut left: VecDeque<Bytes>,
+        then: Then,
+        ticket: Ticket,
+    ) {
         match left.pop_front() {
+            // Its lane may not be known yet, or it is on its way from one place to another.
+            None if !self.is_recovered() || self.work.busy.contains(&call) => {
+                self.ask_early(call, then, ticket);
+            }
             None => self.found(call, Seen::Nothing, then, ticket),
             Some(key) => {
-                let job = Job::Find { call, reading: key.clone(), left, then, ticket };
+                let job = Job::Find { call, since, reading: key.clone(), left, then, ticket };
                 self.read_row(key::home(call), key, job);
             }
         }
     }
 
+    /// It is too early to say: it is asked again.
+    fn ask_early(&mut self, call: CallId, then: Then, ticket: Ticket) {
+        if self.work.early.len() < EARLY_MAX {
+            self.work.early.push((call, then, ticket));
+        } else {
+            let why = "too many ask for calls that are not known yet".to_owned();
+            self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+        }
+    }
+
+    /// All lanes are known, or a dead letter is where it is to be: who asked before is answered.
+    pub(super) fn find_early(&mut self) {
+        for (call, then, ticket) in std::mem::take(&mut self.work.early) {
+            self.find(call, then, ticket);
+        }
+    }
+
     pub(super) fn on_found(
         &mut self,
-        id: JobId,
+        since: JobId,
         (call, reading, left): (CallId, Bytes, VecDeque<Bytes>),
         then: Then,
         ticket: Ticket,
         row: Result<Option<Bytes>, ReadError>,
     ) {
-        if self.work.has_left_since(call, id) || self.seen_in_memory(call).is_some() {
+        if self.work.has_left_since(call, since) || self.seen_in_memory(call).is_some() {
             return self.find(call, then, ticket);
         }
         let bytes = match row {
             Err(ReadError(text)) => return self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(text)),
-            Ok(None) => return self.find_next(call, left, then, ticket),
+            Ok(None) => return self.find_next(call, since, left, then, ticket),
             Ok(Some(bytes)) => bytes,
         };
         let seen = if key::parse_live(&reading).is_some() {
@@ -79,8 +111,17 @@ impl Durable {
     }
 
     pub(super) fn found(&mut self, call: CallId, seen: Seen, then: Then, ticket: Ticket) {
+        if self.work.arriving.contains(&call) && matches!(then, Then::Cancel(_)) {
+            // Whoever stores it would put it into its lane in spite of that.
+            let why = format!("call {call} is being stored, or found out about");
+            return self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+        }
         let is_dead = |ended: &stored::Ended| ended.status() == stored::ended::Status::Dead;
         match (then, seen) {
+            // It may have ended at another partition, which is not known before recovery is over.
+            (then @ Then::Cancel(_), Seen::Live { running: false, .. }) if !self.is_recovered() => {
+                self.ask_early(call, then, ticket);
+            }
             (Then::Cancel(ended), Seen::Live { record, running: false, .. }) => {
                 let lane = lane_of(&record).to_owned();
                 if !self.work.lane(&lane).seize(call) {
@@ -105,7 +146,8 @@ impl Durable {
                     self.work.busy.remove(&call);
                     return self.answer_seen(ticket, Seen::Ended(ended));
                 };
-                let record = stored::Call { failures: 0, due_ms: 0, incarnation: self.node.0, ..record };
+                let record =
+                    stored::Call { failures: 0, due_ms: 0, pause_ms: 0, incarnation: self.node.0, ..record };
                 let lane = lane_of(&record).to_owned();
                 let mut layer = Layer::bare(key::home(call));
                 layer.set(key::dead(call), None);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Cause, Durable, Job};
 use crate::batch::PartitionId;
 use crate::message::StorePage;
+use crate::mutant::{self, Mutant};
 use crate::work::{Recovery, key};
 
 /// Partitions that are recovered at once.
@@ -12,7 +13,8 @@ const RECOVERED_AT_ONCE: usize = 16;
 
 impl Durable {
     pub(in crate::durable) fn begin_recovery(&mut self) {
-        self.work.recovery = Recovery::Outgoing { left: all_partitions(), open: 0 };
+        let all = if mutant::is(Mutant::NoOutgoingAtRecovery) { Vec::new() } else { all_partitions() };
+        self.work.recovery = Recovery::Outgoing { left: all, open: 0 };
         self.recover_more(false);
     }
 
@@ -28,11 +30,12 @@ impl Durable {
         let begun = left.split_off(left.len() - room);
         *open += begun.len();
         if *open == 0 {
-            self.work.recovery = match outgoing {
-                true => Recovery::Lanes { left: all_partitions(), open: 0 },
-                false => Recovery::Done,
-            };
-            return self.recover_more(false);
+            if outgoing {
+                self.work.recovery = Recovery::Lanes { left: all_partitions(), open: 0 };
+                return self.recover_more(false);
+            }
+            self.work.recovery = Recovery::Done;
+            return self.find_early();
         }
         for partition in begun {
             match outgoing {

@@ -1,0 +1,310 @@
+//! Named scenarios: short scripts, each of one thing that durable calls do.
+//!
+//! A script is what clients and the world do, and when. The node may crash at any boundary while it goes on: it does not
+//! rely on what a client would not know then.
+
+use std::time::Duration;
+
+use bourse_node::{Ask, Config, Input, Mode, Ticket};
+use bourse_wire::id::CallId;
+
+use crate::disk::{Fate, Keep};
+use crate::stage::{End, Plan, scope_in};
+use crate::world::World;
+
+/// See the module.
+pub struct Scenario {
+    /// What it is about.
+    pub name: &'static str,
+    /// How the node is set.
+    pub config: fn() -> Config,
+    /// What is done.
+    pub script: fn(&mut World),
+    /// Every so many boundaries are enough: the others are of the same kind. 1: all.
+    pub stride: u64,
+}
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    scenario("accept", accept),
+    scenario("accept with a key", accept_with_key),
+    scenario("settle at its own home", settle_at_home),
+    scenario("settle with state at another home", settle_elsewhere),
+    scenario("calls emitted at the same partition", emitted_here),
+    scenario("calls emitted to another partition", emitted_elsewhere),
+    scenario("calls emitted by a call that is not durable", emitted_by_sync),
+    scenario("a synchronous call of a function with retry", sync_with_retry),
+    scenario("nested calls, at home and elsewhere", nested),
+    scenario("retry", retry),
+    scenario("dead letter, then replay, then purge", dead_letter),
+    scenario("the function decides", verdicts),
+    scenario("cancel what waits, runs, and has ended", cancel),
+    scenario("await", awaits),
+    scenario("recovery of what was for another partition", recovery),
+    scenario("unknown outcomes of accepts", unknown_accepts),
+    scenario("unknown outcomes of ends", unknown_ends),
+    scenario("failed batches", failed_batches),
+    scenario("instances die", instances_die),
+    scenario("a backlog larger than memory, by size", backlog_by_size),
+    Scenario { stride: 601, ..scenario("a backlog larger than memory, by number", backlog_by_number) },
+    scenario("drain and restart", drain),
+];
+
+const fn scenario(name: &'static str, script: fn(&mut World)) -> Scenario {
+    Scenario { name, config: World::config, script, stride: 1 }
+}
+
+/// Where calls are at home that have no key: the first few hundred of a life.
+const HOME: u8 = 0;
+/// Another partition.
+const ELSEWHERE: u8 = 77;
+
+fn start(w: &mut World, plan: Plan) -> Ticket {
+    let plan = w.stage.add(plan);
+    w.start(plan)
+}
+
+fn keyed(w: &mut World, key: &str) -> Ticket {
+    let plan = w.stage.add(Plan::of("a.f").adds(&scope_in(HOME)));
+    w.call(plan, Mode::Async, key, None)
+}
+
+/// The id of a call, if its client knows it.
+fn id(w: &World, ticket: Ticket) -> Option<CallId> {
+    w.gateway.call(ticket).and_then(|made| made.call)
+}
+
+fn ask(w: &mut World, ticket: Ticket, ask: Ask) {
+    if let Some(call) = id(w, ticket) {
+        w.ask(call, ask);
+    }
+}
+
+fn accept(w: &mut World) {
+    start(w, Plan::of("a.f"));
+    w.run(1);
+    start(w, Plan::of("b.f"));
+    w.run(100);
+}
+
+fn accept_with_key(w: &mut World) {
+    keyed(w, "k");
+    keyed(w, "k");
+    w.run(1);
+    keyed(w, "k");
+    keyed(w, "other");
+    w.run(200);
+    keyed(w, "k");
+    w.run(20);
+}
+
+fn settle_at_home(w: &mut World) {
+    for _ in 0..3 {
+        start(w, Plan::of("a.f").adds(&scope_in(HOME)));
+    }
+    w.run(100);
+}
+
+fn settle_elsewhere(w: &mut World) {
+    for _ in 0..2 {
+        start(w, Plan::of("a.f").adds(&scope_in(ELSEWHERE)));
+    }
+    w.run(2);
+    start(w, Plan { peek: Some(scope_in(ELSEWHERE)), ..Plan::of("b.f").adds(&scope_in(ELSEWHERE + 1)) });
+    w.run(100);
+}
+
+fn emitted_here(w: &mut World) {
+    let children = [
+        w.stage.add(Plan::of("a.f").adds(&scope_in(HOME))),
+        w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE))),
+    ];
+    start(w, Plan::of("a.f").adds(&scope_in(HOME)).starts(&children));
+    w.run(200);
+}
+
+fn emitted_elsewhere(w: &mut World) {
+    let children = [
+        w.stage.add(Plan::of("a.f").adds(&scope_in(HOME))),
+        w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE))),
+    ];
+    let plan = Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&children) };
+    start(w, plan);
+    w.run(200);
+}
+
+fn emitted_by_sync(w: &mut World) {
+    let child = w.stage.add(Plan::of("a.f").adds(&scope_in(HOME)));
+    let first = w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE)));
+    let plan =
+        Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&[child, first]) };
+    let plan = w.stage.add(plan);
+    w.call(plan, Mode::Sync, "", None);
+    w.run(200);
+}
+
+fn sync_with_retry(w: &mut World) {
+    let plan = w.stage.add(Plan::of("a.q").adds(&scope_in(ELSEWHERE)).bad(1, End::Fails));
+    w.call(plan, Mode::Sync, "", None);
+    w.run(5);
+    let plan = w.stage.add(Plan::of("b.q").adds(&scope_in(HOME)).runs_ms(50));
+    w.call(plan, Mode::Sync, "", Some(Duration::from_millis(20)));
+    w.run(200);
+}
+
+fn nested(w: &mut World) {
+    let joins = w.stage.add(Plan::of("b.f").adds(&scope_in(HOME)));
+    let apart = w.stage.add(Plan::of("b.f").adds(&scope_in(ELSEWHERE)));
+    start(w, Plan::of("a.f").adds(&scope_in(HOME)).nests(&[joins, apart]).bad(1, End::Again(5)));
+    w.run(300);
+}
+
+fn retry(w: &mut World) {
+    start(w, Plan::of("a.q").adds(&scope_in(HOME)).bad(2, End::Fails));
+    start(w, Plan::of("b.q").adds(&scope_in(ELSEWHERE)).bad(1, End::Crashes));
+    w.run(400);
+}
+
+fn dead_letter(w: &mut World) {
+    // The third attempt is the last one of a life; the next would not fail.
+    let ticket = start(w, Plan::of("a.q").adds(&scope_in(HOME)).bad(3, End::Fails));
+    w.run(100);
+    ask(w, ticket, Ask::Replay);
+    w.run(100);
+    let ticket = start(w, Plan::of("a.f").bad(1, End::DeadLetters));
+    w.run(50);
+    ask(w, ticket, Ask::Purge);
+    w.run(20);
+    ask(w, ticket, Ask::Look);
+    w.run(20);
+}
+
+fn verdicts(w: &mut World) {
+    start(w, Plan::of("a.f").adds(&scope_in(HOME)).bad(1, End::Again(30)));
+    start(w, Plan::of("a.f").adds(&scope_in(HOME)).bad(1, End::Discards));
+    start(w, Plan::of("b.f").adds(&scope_in(HOME)).bad(1, End::DeadLetters));
+    w.run(200);
+}
+
+fn cancel(w: &mut World) {
+    let tickets: Vec<Ticket> =
+        (0..6).map(|n| start(w, Plan::of("a.f").adds(&scope_in(HOME + n % 2)).runs_ms(30))).collect();
+    w.run(20);
+    ask(w, tickets[0], Ask::Cancel);
+    ask(w, tickets[5], Ask::Cancel);
+    w.run(5);
+    ask(w, tickets[5], Ask::Cancel);
+    w.run(200);
+    ask(w, tickets[1], Ask::Cancel);
+    w.run(20);
+}
+
+fn awaits(w: &mut World) {
+    let tickets: Vec<Ticket> = [
+        Plan::of("a.f").adds(&scope_in(HOME)).runs_ms(20),
+        Plan::of("b.q").adds(&scope_in(HOME)).bad(9, End::Fails),
+    ]
+    .into_iter()
+    .map(|plan| start(w, plan))
+    .collect();
+    w.run(5);
+    for ticket in tickets {
+        ask(w, ticket, Ask::Await);
+    }
+    w.run(200);
+}
+
+fn recovery(w: &mut World) {
+    let child = w.stage.add(Plan::of("b.f").adds(&scope_in(HOME)));
+    let plan = Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&[child]) };
+    start(w, plan);
+    start(w, Plan::of("a.f").adds(&scope_in(ELSEWHERE)));
+    let most = w.clock.at() + Duration::from_millis(500);
+    w.run_until(most, |w| w.disk.rows(b'o').count() >= 2);
+    w.crash(Keep::Nothing);
+    w.run(300);
+}
+
+fn unknown_accepts(w: &mut World) {
+    let fates = [Fate::LandsUnheard, Fate::Lost, Fate::LandsLate(Duration::from_millis(3))];
+    for (n, fate) in fates.into_iter().enumerate() {
+        w.disk.script.push_back(fate);
+        if n == 1 {
+            keyed(w, "k");
+            keyed(w, "k");
+        } else {
+            start(w, Plan::of("a.f").adds(&scope_in(HOME)));
+        }
+        w.run(60);
+    }
+    w.run(200);
+}
+
+fn unknown_ends(w: &mut World) {
+    let fates = [Fate::LandsUnheard, Fate::Lost, Fate::LandsLate(Duration::from_millis(3))];
+    for (n, fate) in fates.into_iter().enumerate() {
+        let scope = if n == 0 { HOME } else { ELSEWHERE };
+        start(w, Plan::of("a.f").adds(&scope_in(scope)));
+        let most = w.clock.at() + Duration::from_millis(50);
+        w.run_until(most, |w| w.busy() > 0);
+        w.disk.script.push_back(fate);
+        w.run(100);
+    }
+    w.run(1_500);
+}
+
+fn failed_batches(w: &mut World) {
+    for scope in [HOME, ELSEWHERE] {
+        w.disk.script.push_back(Fate::Fails);
+        start(w, Plan::of("a.f").adds(&scope_in(scope)));
+        w.run(30);
+        start(w, Plan::of("a.f").adds(&scope_in(scope)).bad(1, End::Again(5)));
+        let most = w.clock.at() + Duration::from_millis(50);
+        w.run_until(most, |w| w.busy() > 0);
+        w.disk.script.extend([Fate::Fails, Fate::Fails]);
+        w.run(100);
+    }
+    w.run(1_500);
+}
+
+fn instances_die(w: &mut World) {
+    for n in 0..4 {
+        start(w, Plan::of("a.f").adds(&scope_in(HOME + n % 2)).runs_ms(20));
+    }
+    w.run(15);
+    for process in w.living() {
+        w.kill(process);
+    }
+    w.run(100);
+    start(w, Plan::of("b.q").adds(&scope_in(HOME)).bad(1, End::Hangs));
+    w.run(3_000);
+}
+
+fn backlog_by_size(w: &mut World) {
+    // Ready calls have at most 32 MiB in memory.
+    for n in 0..6 {
+        start(w, Plan { padding: 12 << 20, ..Plan::of("a.f").adds(&scope_in(HOME)).runs_ms(5 + n) });
+        w.run(3);
+    }
+    w.run(100);
+}
+
+fn backlog_by_number(w: &mut World) {
+    // Ready calls are at most 1024 in memory.
+    for _ in 0..1_100 {
+        start(w, Plan::of("a.f"));
+    }
+    w.run(100);
+}
+
+fn drain(w: &mut World) {
+    for n in 0..8 {
+        start(w, Plan::of("a.f").adds(&scope_in(HOME + n % 2)).runs_ms(20));
+    }
+    w.run(25);
+    w.input(Input::Drain);
+    let most = w.clock.at() + Duration::from_secs(60);
+    w.run_until(most, |w| w.drained);
+    w.crash(Keep::All);
+    w.run(300);
+}

@@ -1,0 +1,66 @@
+//! Each scenario survives a crash at each of its boundaries, whatever that leaves on the disk. The scenarios are
+//! described in `src/scenarios.rs`.
+
+use bourse_sim::boundaries::sweep;
+use bourse_sim::scenarios::SCENARIOS;
+
+/// Sweeps a scenario. It has at least so many boundaries: else it tests nothing.
+fn survives(name: &str, boundaries_min: u64) {
+    let began = std::time::Instant::now();
+    let scenario = SCENARIOS.iter().find(|s| s.name == name).expect("a scenario of that name");
+    let sweep = sweep(scenario, scenario.stride);
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "{name}: {} boundaries, {} runs in {took:.1} s, {:.0} × real time",
+        sweep.boundaries,
+        sweep.runs,
+        sweep.simulated.as_secs_f64() / took
+    );
+    for (crash_at, violations) in sweep.failures.iter().take(5) {
+        println!("{crash_at:?}: {violations:#?}");
+    }
+    assert_eq!(sweep.failures.len(), 0, "runs went wrong");
+    assert!(sweep.boundaries >= boundaries_min, "{} boundaries are few", sweep.boundaries);
+}
+
+macro_rules! scenarios {
+    ($($test:ident: $name:literal, $least:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            survives($name, $least);
+        })*
+
+        #[test]
+        fn every_scenario_is_swept() {
+            let swept = [$($name),*];
+            for scenario in SCENARIOS {
+                assert!(swept.contains(&scenario.name), "{} is not", scenario.name);
+            }
+        }
+    };
+}
+
+scenarios! {
+    accept: "accept", 20;
+    accept_with_key: "accept with a key", 20;
+    settle_at_home: "settle at its own home", 20;
+    settle_elsewhere: "settle with state at another home", 20;
+    emitted_here: "calls emitted at the same partition", 20;
+    emitted_elsewhere: "calls emitted to another partition", 20;
+    emitted_by_sync: "calls emitted by a call that is not durable", 20;
+    sync_with_retry: "a synchronous call of a function with retry", 20;
+    nested: "nested calls, at home and elsewhere", 20;
+    retry: "retry", 20;
+    dead_letter: "dead letter, then replay, then purge", 20;
+    verdicts: "the function decides", 20;
+    cancel: "cancel what waits, runs, and has ended", 20;
+    awaits: "await", 20;
+    recovery: "recovery of what was for another partition", 20;
+    unknown_accepts: "unknown outcomes of accepts", 20;
+    unknown_ends: "unknown outcomes of ends", 20;
+    failed_batches: "failed batches", 20;
+    instances_die: "instances die", 20;
+    backlog_by_size: "a backlog larger than memory, by size", 20;
+    backlog_by_number: "a backlog larger than memory, by number", 20;
+    drain: "drain and restart", 20;
+}
