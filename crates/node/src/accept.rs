@@ -233,8 +233,13 @@ impl Node {
         let config = self.config.of(name.module());
         let function = self.function_of(&name);
         let timeout = new.timeout.or(function.and_then(|f| f.timeout)).unwrap_or(config.timeout);
-        let queue_wait = new.queue_wait.or(function.and_then(|f| f.queue_wait)).unwrap_or(config.queue_wait);
         let timeout = parent.as_ref().map_or(timeout, |p| timeout.min(p.remaining));
+        // A nested call is a part of one that has begun: to give it up early would throw away what has been done.
+        let queue_wait = match &parent {
+            Some(_) => timeout,
+            None => config.queue_wait,
+        };
+        let queue_wait = new.queue_wait.or(function.and_then(|f| f.queue_wait)).unwrap_or(queue_wait);
         let deadline = now.mono + timeout.min(DURATION_MAX);
         let order = self.next_order;
         self.next_order += 1;

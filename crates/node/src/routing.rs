@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A slot is the right to run a call now; the node has `running_max` of them. Resumptions take slots first, then
-//! the queues, oldest tree first. A call handed ahead needs no slot: it runs in the slot of the one before it. Only
+//! the modules, those with the fewest slots first; within a module the oldest tree goes first. A call handed ahead needs no slot: it runs in the slot of the one before it. Only
 //! a short call is handed ahead, behind a short one, and it is taken back when that turns out to be long.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use bourse_wire::v1::to_worker::Message;
 use bytes::Bytes;
 
 use crate::Node;
-use crate::call::Phase;
+use crate::call::{Phase, Place};
 use crate::governor::STOP_GRACE;
 use crate::instance::{self, Instance, Recall};
 use crate::message::{Event, Level, ProcessId};
@@ -37,7 +37,7 @@ impl Node {
         if self.backlog.is_empty() {
             return;
         }
-        let mut heads: Vec<_> = self.backlog.iter().map(|m| (*self.head(m), m.clone())).collect();
+        let mut heads: Vec<_> = self.backlog.iter().map(|m| (self.turn(m), m.clone())).collect();
         heads.sort_unstable();
         // Whoever waits for a slot gets the next: an instance that is kept busy with calls ahead never frees one.
         let mut slot_wanted = !self.resumable.is_empty();
@@ -52,8 +52,17 @@ impl Node {
         }
     }
 
-    fn head(&self, module: &str) -> &crate::call::Place {
-        self.modules[module].queue.keys().next().expect("a module in the backlog has a queue")
+    /// When it is a module's turn, among those that wait for slots: first who has the fewest, then who has waited longest.
+    /// A module of which as many instances are blocked as may run begins no more before others have had their turn.
+    fn turn(&self, module: &str) -> (bool, usize, Place) {
+        let entry = &self.modules[module];
+        let head = *entry.queue.keys().next().expect("a module in the backlog has a queue");
+        if self.backlog.len() == 1 {
+            return (false, 0, head);
+        }
+        let running = self.instances.values().filter(|i| i.slot && i.module == module).count();
+        let begins = head.depth.0 == 0;
+        (begins && entry.blocked >= self.config.running_max, running, head)
     }
 
     /// The instance for a call: an idle one if there is a slot, else one that is about to be done.
