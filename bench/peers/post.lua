@@ -1,14 +1,20 @@
--- POSTs a JSON text of 100 bytes. With KEYS=1 every request has a path of its own. Prints requests and microseconds.
+-- POSTs a JSON text of 100 bytes. With DIFFER=path every request has a path of its own, with DIFFER=key a header
+-- Idempotency-Key of its own, which begin with RUN. Prints requests and microseconds.
 wrk.method = "POST"
 wrk.body = '"' .. string.rep("x", 100) .. '"'
 wrk.headers["Content-Type"] = "application/json"
-if os.getenv("KEYS") then
+local differ = os.getenv("DIFFER")
+if differ then
   local base = wrk.path
-  local run = os.time() .. "-" .. math.random(1e9)
+  local run = os.getenv("RUN")
   local count = 0
   request = function()
     count = count + 1
-    return wrk.format(nil, base .. "/" .. run .. "-" .. count)
+    if differ == "path" then
+      return wrk.format(nil, base .. "/" .. run .. "-" .. count)
+    end
+    wrk.headers["Idempotency-Key"] = run .. "-" .. count
+    return wrk.format()
   end
 end
 done = function(summary)

@@ -8,20 +8,32 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http::Connection;
+use crate::http::{Connection, Differ};
 use crate::process::{
-    Running, children, free_port, number_from, processor_seconds, proportional, resident, until,
+    Running, children, free_port, number_from, processor_seconds, proportional, resident, until, within,
 };
 use crate::tools::Tools;
 use crate::{client, floor, http};
 
+/// The folder in `bench/` that most is measured with.
+const FUNCTIONS: &str = "functions";
 /// A JSON text of 100 bytes.
 pub(crate) const BODY: &str = "\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"";
 /// Cold starts in each round.
 const COLD_STARTS: usize = 12;
 /// Starts of the daemon in each round.
 const STARTS: usize = 5;
+/// How long a start may take: the first one of all makes the environment, with downloads.
+const START_PATIENCE: Duration = Duration::from_secs(200);
 const IDLE: Duration = Duration::from_secs(10);
+/// Commits of 64 rows, each of a partition of its own.
+pub(crate) const SCATTERED: &str = "64 in 64 batches";
+/// Commits of 64 rows of one partition: calls that are accepted together are at home together.
+pub(crate) const TOGETHER: &str = "64 in 1 batch";
+/// What `bench/waiting/bourse.toml` says.
+const RUNNING_MAX: usize = 2;
+/// Accepts a call of [`Waiting`].
+pub(crate) const ACCEPT: &str = "/v1/call/waiting.echo?mode=async";
 
 /// Measures us.
 pub(crate) struct Ours<'t> {
@@ -30,11 +42,13 @@ pub(crate) struct Ours<'t> {
     daemon: Option<Daemon>,
     /// With one worker instead of two.
     single: Option<Daemon>,
+    /// Whose calls are durable ones, a new one in each round: what is kept of them is to weigh on no other figure.
+    durable: Option<Daemon>,
 }
 
 impl<'t> Ours<'t> {
     pub(crate) fn new(tools: &'t Tools, seconds: f64) -> Self {
-        Self { tools, seconds, daemon: None, single: None }
+        Self { tools, seconds, daemon: None, single: None, durable: None }
     }
 
     /// The row's figures; none where it is measured once only, and was.
@@ -63,20 +77,38 @@ impl<'t> Ours<'t> {
                 }
                 one(self.single.as_ref().context("it was started")?.raw_throughput(seconds)?)
             }
-            "http-latency" => one(Connection::open(self.daemon()?.port)?.latency("/echo", BODY, seconds)?),
-            "http-throughput" => one(self.wrk("/echo", false)?),
-            "state-writes" => one(self.wrk("/put", true)?),
+            "http-latency" => {
+                let mut connection = Connection::open(self.daemon()?.port)?;
+                one(connection.latency("/echo", BODY, seconds, Differ::Not)?)
+            }
+            "http-throughput" => one(wrk(tools, self.daemon()?.port, "/echo", seconds, Differ::Not)?),
+            "state-writes" => one(wrk(tools, self.daemon()?.port, "/put", seconds, Differ::InPath)?),
+            "durable-latency" => {
+                let mut connection = Connection::open(self.durable()?.port)?;
+                one(connection.latency("/echo", BODY, seconds, Differ::InKey)?)
+            }
+            "durable-throughput" => one(wrk(tools, self.durable()?.port, "/echo", seconds, Differ::InKey)?),
+            "accept-throughput" => {
+                // A new one each time: what is accepted is never run.
+                let waiting = Waiting::start(tools)?;
+                one(wrk(tools, waiting.port(), ACCEPT, seconds, Differ::Not)?)
+            }
             "cold-start" => self.daemon()?.cold_starts(),
             "start" => {
-                let place = Place::new(tools, 2)?;
+                let place = Place::new(tools, FUNCTIONS, 2)?;
                 place.start()?; // compiles what it needs
                 (0..STARTS).map(|_| Ok(place.start()?.0.as_secs_f64() * 1e3)).collect()
             }
-            "start-new-folder" => one(Place::new(tools, 2)?.start()?.0.as_secs_f64() * 1e3),
-            "store-writes" => one(store(tools)?.1),
+            "start-new-folder" => one(Place::new(tools, FUNCTIONS, 2)?.start()?.0.as_secs_f64() * 1e3),
+            "store-writes" => one(store(tools, SCATTERED)?.1),
             "memory-after-load" => one(resident(self.daemon()?.rested().pid())?),
             other => bail!("{other} is not measured"),
         }
+    }
+
+    /// Ends what is begun anew in every round.
+    pub(crate) fn end_round(&mut self) {
+        self.durable = None;
     }
 
     fn daemon(&mut self) -> Result<&Daemon> {
@@ -92,21 +124,25 @@ impl<'t> Ours<'t> {
         number_from(script.arg(self.daemon()?.place.data()).args([what, &seconds]))
     }
 
-    fn wrk(&mut self, path: &str, keys: bool) -> Result<f64> {
-        self.tools.wrk()?;
-        let script = self.tools.peers().join("post.lua");
-        http::throughput(&script, self.daemon()?.port, path, self.seconds, keys)
+    fn durable(&mut self) -> Result<&Daemon> {
+        if self.durable.is_none() {
+            self.durable = Some(Daemon::start(self.tools, 2)?);
+        }
+        self.durable.as_ref().context("it was started")
     }
 }
 
-/// Rows per second of bare SQLite and of the store, 64 rows in 64 batches per commit.
-pub(crate) fn store(tools: &Tools) -> Result<(f64, f64)> {
-    let output = Command::new(&tools.store)
-        .args(["--rounds", "3", "--only", "64 in 64 batches"])
-        .arg(&tools.folder)
-        .output()?;
+fn wrk(tools: &Tools, port: u16, path: &str, seconds: f64, differ: Differ) -> Result<f64> {
+    tools.wrk()?;
+    http::throughput(&tools.peers().join("post.lua"), port, path, seconds, differ)
+}
+
+/// Rows per second of bare SQLite and of the store, with commits of that shape.
+pub(crate) fn store(tools: &Tools, shape: &str) -> Result<(f64, f64)> {
+    let output =
+        Command::new(&tools.store).args(["--rounds", "3", "--only", shape]).arg(&tools.folder).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().last().and_then(|l| l.trim().strip_prefix("64 in 64 batches"));
+    let line = text.lines().last().and_then(|l| l.trim().strip_prefix(shape));
     let numbers: Vec<f64> = line
         .context("the store's example printed no figures")?
         .split_whitespace()
@@ -123,12 +159,12 @@ struct Place {
 }
 
 impl Place {
-    /// The functions of `bench/functions`, with so many workers.
-    fn new(tools: &Tools, workers: usize) -> Result<Self> {
+    /// The functions of a folder in `bench/`; those of `functions` with so many workers.
+    fn new(tools: &Tools, functions: &str, workers: usize) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("b-").tempdir()?;
         let served = folder.path().join("served");
         std::fs::create_dir(&served)?;
-        for entry in std::fs::read_dir(tools.root.join("bench/functions"))? {
+        for entry in std::fs::read_dir(tools.root.join("bench").join(functions))? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
                 let text = std::fs::read_to_string(entry.path())?;
@@ -163,7 +199,7 @@ impl Place {
         let port = free_port()?;
         let begin = Instant::now();
         let mut running = self.spawn(port)?;
-        let first = until("the first answer", || {
+        let first = within(START_PATIENCE, || {
             if running.has_ended().ok()? {
                 return Some(Err(()));
             }
@@ -172,7 +208,7 @@ impl Place {
         });
         let took = begin.elapsed();
         match first {
-            Ok(Ok(())) => Ok((took, running, port)),
+            Some(Ok(())) => Ok((took, running, port)),
             _ => bail!("the daemon does not answer:\n{}", self.log()),
         }
     }
@@ -191,25 +227,11 @@ struct Daemon {
 
 impl Daemon {
     fn start(tools: &Tools, workers: usize) -> Result<Self> {
-        let place = Place::new(tools, workers)?;
-        let environment_made = place.environments.exists();
-        let (_, mut running, mut port) = if environment_made {
-            place.start()?
-        } else {
-            // Making it takes a download.
-            let port = free_port()?;
-            let running = place.spawn(port)?;
-            for _ in 0..10 {
-                if until("the environment", || Connection::open(port).ok()?.post("/echo", BODY).ok()).is_ok()
-                {
-                    break;
-                }
-            }
-            (Duration::ZERO, running, port)
-        };
-        if running.has_ended()? {
-            (_, running, port) = place.start()?;
-        }
+        Self::start_in(Place::new(tools, FUNCTIONS, workers)?)
+    }
+
+    fn start_in(place: Place) -> Result<Self> {
+        let (_, running, port) = place.start()?;
         Ok(Self { running, port, place })
     }
 
@@ -265,6 +287,68 @@ impl Daemon {
             }
         }
         Ok(times)
+    }
+}
+
+/// A daemon that accepts calls of `waiting.echo` and runs none of them, until its gate is opened.
+pub(crate) struct Waiting {
+    daemon: Daemon,
+    gate: PathBuf,
+}
+
+impl Waiting {
+    pub(crate) fn start(tools: &Tools) -> Result<Self> {
+        let daemon = Daemon::start_in(Place::new(tools, "waiting", 2)?)?;
+        let gate = daemon.place.folder.path().join("open");
+        let waiting = Self { daemon, gate };
+        let mut connection = Connection::open(waiting.port())?;
+        let file = serde_json::json!([waiting.gate]).to_string();
+        for _ in 0..RUNNING_MAX {
+            until("the gate's module", || {
+                let (status, _) = connection.post("/v1/call/gate.hold?mode=async&timeout=24h", &file).ok()?;
+                (status == 202).then_some(())
+            })?;
+        }
+        until("the gate", || {
+            (waiting.daemon.status("/v1/status").ok()?["running"] == RUNNING_MAX).then_some(())
+        })?;
+        Ok(waiting)
+    }
+
+    /// From now on what waits is run.
+    pub(crate) fn open(&self) -> Result<()> {
+        Ok(std::fs::write(&self.gate, "")?)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.daemon.port
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    pub(crate) fn status(&self, path: &str) -> Result<Value> {
+        self.daemon.status(path)
+    }
+
+    /// Megabytes of the store's files.
+    pub(crate) fn stored(&self) -> Result<f64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(self.daemon.place.data())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("store") {
+                bytes += entry.metadata()?.len();
+            }
+        }
+        Ok(bytes as f64 / f64::from(1 << 20))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // So that the daemon stops at once. If it can't be opened, it takes the time that `drain` says.
+        let _ = self.open();
     }
 }
 

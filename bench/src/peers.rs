@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::http::{self, Connection};
-use crate::ours::{self, BODY};
+use crate::http::{self, Connection, Differ};
+use crate::ours::{self, BODY, SCATTERED, TOGETHER};
 use crate::process::{Running, free_port, number_from, until, wait_for_port};
+use crate::restate::Restate;
 use crate::tools::Tools;
 
 /// Starts of an interpreter, and of NATS with a worker, in each round.
@@ -20,6 +21,8 @@ pub(crate) struct Peers<'t> {
     seconds: f64,
     nats: Option<Nats>,
     workerd: Option<(Running, u16)>,
+    /// A new one in each round, and what is wrong if there can be none.
+    restate: Option<Result<Restate, String>>,
 }
 
 /// A server and its workers.
@@ -31,19 +34,22 @@ struct Nats {
 
 impl<'t> Peers<'t> {
     pub(crate) fn new(tools: &'t Tools, seconds: f64) -> Self {
-        Self { tools, seconds, nats: None, workerd: None }
+        Self { tools, seconds, nats: None, workerd: None, restate: None }
     }
 
     /// The figures of the row's peer; none if it has no peer.
     pub(crate) fn measure(&mut self, row: &str) -> Result<Vec<f64>> {
         let one = |figure: f64| Ok(vec![figure]);
+        let seconds = self.seconds;
         match row {
             "floor-latency" => one(self.pyzmq("latency")?),
             "floor-throughput" => one(self.pyzmq("rate")?),
             "client-latency" => one(self.nats("latency")?),
             "client-throughput" | "raw-throughput" => one(self.nats("rate")?),
             "fan-out" => one(self.nats("fan")?),
-            "http-latency" => one(Connection::open(self.workerd()?)?.latency("/", BODY, self.seconds)?),
+            "http-latency" => {
+                one(Connection::open(self.workerd()?)?.latency("/", BODY, self.seconds, Differ::Not)?)
+            }
             "http-throughput" => {
                 self.tools.wrk()?;
                 one(http::throughput(
@@ -51,14 +57,22 @@ impl<'t> Peers<'t> {
                     self.workerd()?,
                     "/",
                     self.seconds,
-                    false,
+                    Differ::Not,
                 )?)
             }
             "cold-start" => (0..STARTS).map(|_| self.interpreter()).collect(),
             "start" => (0..STARTS).map(|_| self.start_of_nats()).collect(),
-            "store-writes" => one(ours::store(self.tools)?.0),
+            "store-writes" => one(ours::store(self.tools, SCATTERED)?.0),
+            "durable-latency" => one(self.restate()?.measure("latency", seconds)?),
+            "durable-throughput" => one(self.restate()?.measure("throughput", seconds)?),
+            "accept-throughput" => one(ours::store(self.tools, TOGETHER)?.0),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Ends what is begun anew in every round.
+    pub(crate) fn end_round(&mut self) {
+        self.restate = self.restate.take().filter(Result::is_err);
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -136,6 +150,12 @@ impl<'t> Peers<'t> {
             bail!("python -c pass failed");
         }
         Ok(begin.elapsed().as_secs_f64() * 1e3)
+    }
+
+    fn restate(&mut self) -> Result<&mut Restate> {
+        let started =
+            self.restate.get_or_insert_with(|| Restate::start(self.tools).map_err(|e| format!("{e:#}")));
+        started.as_mut().map_err(|why| anyhow::anyhow!("{why}"))
     }
 
     fn workerd(&mut self) -> Result<u16> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long something may take to start, and to end when it is asked to.
@@ -48,15 +48,10 @@ impl Drop for Running {
         let pid = Pid::from_child(&self.child);
         // It may end by itself at this moment.
         let _ = kill_process(pid, Signal::TERM);
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        if within(PATIENCE, || self.child.try_wait().ok()?).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -71,15 +66,20 @@ pub(crate) fn local(port: u16) -> SocketAddr {
 }
 
 /// Tries until it gives something.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> Result<T> {
+    within(PATIENCE, look).with_context(|| format!("{what}: nothing within {PATIENCE:?}"))
+}
+
+/// Tries until it gives something, or for so long.
+pub(crate) fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < patience {
         if let Some(found) = look() {
-            return Ok(found);
+            return Some(found);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    bail!("{what}: nothing within {PATIENCE:?}")
+    None
 }
 
 /// Waits until somebody listens there.
@@ -99,6 +99,11 @@ pub(crate) fn number_from(command: &mut Command) -> Result<f64> {
 /// Resident memory in megabytes.
 pub(crate) fn resident(pid: u32) -> Result<f64> {
     kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// The most that has been resident at once, in megabytes.
+pub(crate) fn resident_most(pid: u32) -> Result<f64> {
+    kilobytes(&format!("/proc/{pid}/status"), "VmHWM:")
 }
 
 /// Resident memory in megabytes, where pages shared by n processes count for a n-th.

