@@ -65,6 +65,8 @@ enum Command {
     /// Look after the store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Try durable calls in a simulated world that goes wrong
+    Sim(Sim),
     /// Print completions for a shell
     Completions(Completions),
 }
@@ -92,6 +94,27 @@ Example:
 enum StoreCommand {
     /// Copy the store to a file, while it is in use or not
     Backup(client::backup::Backup),
+}
+
+/// Tries durable calls in a simulated world: crashes, a failing disk, jumping clocks.
+#[derive(Args)]
+#[command(after_help = "\
+A seed is a run: the same one, each time and everywhere. It needs no daemon.
+
+Examples:
+  bourse sim
+  bourse sim --seeds 100000
+  bourse sim --seed 17 | less")]
+struct Sim {
+    /// How many seeds to run
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    seeds: u64,
+    /// Run this one only, and show all that happens
+    #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Write a line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints completions for a shell.
@@ -215,6 +238,10 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Config(ConfigCommand::Show(show)) => client::settings::show(show),
         Command::Config(ConfigCommand::Schema { .. }) => Ok(client::settings::print_schema()?),
         Command::Store(StoreCommand::Backup(backup)) => client::backup::run(backup),
+        Command::Sim(sim) => {
+            let options = bourse_sim::cli::Options { seeds: sim.seeds, seed: sim.seed, json: sim.json };
+            Ok(if bourse_sim::cli::simulate(&options)? { client::OK } else { client::FAILED })
+        }
         Command::Completions(Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "bourse", &mut script);

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bourse_durable::batch::{Batch, Op};
 use bourse_durable::work::Seen;
-use bourse_node::{Ask, Mode, Ticket};
+use bourse_node::{Mode, Ticket};
 use bourse_wire::id::CallId;
 use bourse_wire::record::v1 as stored;
 use bourse_wire::record::v1::ended::Status;
@@ -258,10 +258,9 @@ impl Books {
     pub fn replied(&mut self, ticket: Ticket, gateway: &Gateway, stage: &Stage) {
         let Some(made) = gateway.call(ticket) else { return };
         match (&made.heard, made.call) {
+            (Heard::Accepted, Some(call)) if self.is_durable(call) => {}
             (Heard::Accepted, Some(call)) => {
-                if !self.calls.get(&call).is_some_and(|story| story.stored) {
-                    self.wrong(format!("call {call} is said to be accepted, and is not stored"));
-                }
+                self.wrong(format!("call {call} is said to be accepted, and is not stored"));
             }
             (Heard::Accepted, None) => self.wrong("a call is accepted without an id".to_owned()),
             (Heard::Done(result), Some(call)) if self.is_durable(call) => {
@@ -305,7 +304,6 @@ impl Books {
         let call = asked.call;
         let Some(story) = self.calls.get(&call) else { return };
         match &**seen {
-            Seen::Live { .. } if asked.ask == Ask::Replay => {}
             Seen::Live { .. } => {}
             Seen::Nothing if story.purged => {}
             Seen::Nothing => self.wrong(format!("call {call} is said not to be there")),

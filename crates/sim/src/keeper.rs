@@ -164,7 +164,7 @@ impl World {
         for act in std::mem::take(&mut worker.acts) {
             match act {
                 Act::Send(message, payload) => {
-                    let input = Input::Frame { peer, message: Some(message), payload };
+                    let input = Input::Frame { peer, message: Some(*message), payload };
                     self.over_link(peer, Next::Input(input));
                 }
                 Act::Wake(after, wake) => {

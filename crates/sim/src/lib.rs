@@ -21,11 +21,13 @@
 pub mod boundaries;
 pub mod chance;
 pub mod checkers;
+pub mod cli;
 pub mod clock;
 pub mod disk;
 mod faults;
 pub mod gateway;
 mod keeper;
+pub mod mutants;
 pub mod scenarios;
 pub mod seeds;
 mod sight;

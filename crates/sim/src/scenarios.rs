@@ -43,10 +43,13 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("recovery of what was for another partition", recovery),
     scenario("unknown outcomes of accepts", unknown_accepts),
     scenario("unknown outcomes of ends", unknown_ends),
+    scenario("unknown outcomes, and then the store is away", unknown_and_away),
     scenario("failed batches", failed_batches),
     scenario("instances die", instances_die),
     scenario("a backlog larger than memory, by size", backlog_by_size),
-    Scenario { stride: 601, ..scenario("a backlog larger than memory, by number", backlog_by_number) },
+    scenario("pages that cannot be read", blind_pages),
+    scenario("calls accepted during a recovery", during_recovery),
+    Scenario { stride: 901, ..scenario("a backlog larger than memory, by number", backlog_by_number) },
     scenario("drain and restart", drain),
 ];
 
@@ -56,6 +59,9 @@ const fn scenario(name: &'static str, script: fn(&mut World)) -> Scenario {
 
 /// Where calls are at home that have no key: the first few hundred of a life.
 const HOME: u8 = 0;
+/// Two arguments of this size fill the memory that a lane has for calls that are ready; it is also the most that an
+/// argument may have, but for what the plan's number takes.
+const HALF_OF_MEMORY: usize = (16 << 20) - 8;
 /// Another partition.
 const ELSEWHERE: u8 = 77;
 
@@ -253,6 +259,46 @@ fn unknown_ends(w: &mut World) {
     w.run(1_500);
 }
 
+fn unknown_and_away(w: &mut World) {
+    for scope in [HOME, ELSEWHERE] {
+        let child = w.stage.add(Plan::of("b.f").adds(&scope_in(HOME)));
+        start(w, Plan::of("a.f").adds(&scope_in(scope)).starts(&[child]));
+        let most = w.clock.at() + Duration::from_millis(50);
+        w.run_until(most, |w| w.busy() > 0);
+        w.disk.script.push_back(Fate::LandsUnheard);
+        let lands = w.books.ledger(&scope_in(scope)) + 1;
+        w.run_until(most, |w| w.books.ledger(&scope_in(scope)) >= lands);
+        // So long that acquiring the partition is given up.
+        w.disk.mood.away = true;
+        w.run(3_000);
+        w.disk.mood.away = false;
+        w.run(100);
+    }
+    w.run(1_500);
+}
+
+fn blind_pages(w: &mut World) {
+    for n in 0..5 {
+        start(w, Plan { padding: HALF_OF_MEMORY, ..Plan::of("a.f").runs_ms(15 + n) });
+        w.run(2);
+    }
+    w.disk.mood.blind = 1_000;
+    w.run(60);
+    w.disk.mood.blind = 0;
+    w.run(1_500);
+}
+
+fn during_recovery(w: &mut World) {
+    start(w, Plan::of("a.f").adds(&scope_in(ELSEWHERE)).runs_ms(20));
+    w.run(10);
+    w.crash(Keep::All);
+    for _ in 0..3 {
+        start(w, Plan { padding: HALF_OF_MEMORY, ..Plan::of("a.f") });
+        w.run(3);
+    }
+    w.run(200);
+}
+
 fn failed_batches(w: &mut World) {
     for scope in [HOME, ELSEWHERE] {
         w.disk.script.push_back(Fate::Fails);
@@ -281,9 +327,8 @@ fn instances_die(w: &mut World) {
 }
 
 fn backlog_by_size(w: &mut World) {
-    // Ready calls have at most 32 MiB in memory.
-    for n in 0..6 {
-        start(w, Plan { padding: 12 << 20, ..Plan::of("a.f").adds(&scope_in(HOME)).runs_ms(5 + n) });
+    for n in 0..5 {
+        start(w, Plan { padding: HALF_OF_MEMORY, ..Plan::of("a.f").adds(&scope_in(HOME)).runs_ms(5 + n) });
         w.run(3);
     }
     w.run(100);

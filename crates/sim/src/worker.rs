@@ -23,7 +23,7 @@ use crate::stage::{End, SHARED, Stage, Step, count_key, parse, place_key};
 /// What a worker does to the world.
 #[derive(Debug)]
 pub(crate) enum Act {
-    Send(ToNode, Bytes),
+    Send(Box<ToNode>, Bytes),
     /// Come back after so many milliseconds, with this number.
     Wake(u64, u64),
     /// The process ends: with a code, or by a signal.
@@ -268,7 +268,7 @@ impl Worker {
     }
 
     fn send(&mut self, message: ToNode, payload: Bytes) {
-        self.acts.push(Act::Send(message, payload));
+        self.acts.push(Act::Send(Box::new(message), payload));
     }
 }
 

@@ -58,9 +58,12 @@ scenarios! {
     recovery: "recovery of what was for another partition", 20;
     unknown_accepts: "unknown outcomes of accepts", 20;
     unknown_ends: "unknown outcomes of ends", 20;
+    unknown_and_away: "unknown outcomes, and then the store is away", 20;
     failed_batches: "failed batches", 20;
     instances_die: "instances die", 20;
     backlog_by_size: "a backlog larger than memory, by size", 20;
+    blind_pages: "pages that cannot be read", 20;
+    during_recovery: "calls accepted during a recovery", 20;
     backlog_by_number: "a backlog larger than memory, by number", 20;
     drain: "drain and restart", 20;
 }
