@@ -62,7 +62,7 @@ fn a_nested_call_waits_as_long_as_its_caller_has_time() {
     let inner = Module::new("inner", "r1").function("f", [Run(11_000), Return("x")]);
     let outer = Module::new("outer", "r1").function(
         "f",
-        [Submit("inner.f", String::new()), Submit("inner.f", String::new()), Step::WaitAll, Return("y")],
+        [Submit("inner.f", String::new()), Submit("inner.f", String::new()), WaitAll, Return("y")],
     );
     let mut w = World::with(c).deploy(inner).deploy(outer);
     // The second one waits longer than a call from outside would.
