@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::seeds::{Report, run};
+use crate::trace::Trace;
 
 /// Between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -60,9 +61,6 @@ pub fn simulate(options: &Options) -> std::io::Result<bool> {
     if options.json {
         writeln!(out, "{}", total.to_json(took))?;
     } else {
-        if let Some(report) = total.failed.first().filter(|_| options.seed.is_some()) {
-            write!(out, "{}", report.trace)?;
-        }
         total.print(&mut out, took)?;
     }
     Ok(total.failed.is_empty())
@@ -87,7 +85,8 @@ fn all(seeds: std::ops::RangeInclusive<u64>, options: &Options) -> Total {
                     return mine;
                 }
                 SEED.set(seed);
-                mine.add(run(seed, alone), alone);
+                let trace = if alone && !options.json { Trace::live() } else { Trace::default() };
+                mine.add(run(seed, trace));
                 done.fetch_add(1, Ordering::Relaxed);
             }
         };
@@ -108,8 +107,8 @@ fn all(seeds: std::ops::RangeInclusive<u64>, options: &Options) -> Total {
 }
 
 impl Total {
-    /// A report is kept if it went wrong, or is the only one.
-    fn add(&mut self, report: Report, alone: bool) {
+    /// Only a report that went wrong is kept.
+    fn add(&mut self, report: Report) {
         self.seeds += 1;
         self.steps += report.steps;
         self.faults += report.faults + report.disk_wrongs;
@@ -117,9 +116,6 @@ impl Total {
         self.runs += report.runs;
         self.simulated += report.simulated;
         self.ended.iter_mut().zip(report.ended).for_each(|(all, more)| *all += more);
-        if alone && report.violations.is_empty() {
-            print!("{}", report.trace);
-        }
         if !report.violations.is_empty() {
             self.failed.push(report);
         }

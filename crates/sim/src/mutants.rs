@@ -8,6 +8,7 @@ use crate::boundaries;
 use crate::disk::Keep;
 use crate::scenarios::SCENARIOS;
 use crate::seeds;
+use crate::trace::Trace;
 use crate::world::CrashAt;
 
 /// Seeds that are tried.
@@ -43,7 +44,7 @@ pub fn hunt(mutant: Mutant) -> Option<Catch> {
         }
     }
     for seed in 1..=SEEDS {
-        if let Some(catch) = found(format!("seed {seed}"), seeds::run(seed, false).violations) {
+        if let Some(catch) = found(format!("seed {seed}"), seeds::run(seed, Trace::default()).violations) {
             return Some(catch);
         }
     }

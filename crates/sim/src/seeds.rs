@@ -51,8 +51,7 @@ pub struct Report {
 }
 
 /// Runs a seed.
-pub fn run(seed: u64, kept: bool) -> Report {
-    let trace = if kept { Trace::kept() } else { Trace::default() };
+pub fn run(seed: u64, trace: Trace) -> Report {
     let mut world = World::new(seed, World::config(), Mood::fine(), trace);
     world.jitter = true;
     let mut faults_made = 0;

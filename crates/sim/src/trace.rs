@@ -1,6 +1,7 @@
 //! What happened, as text for people, and as one number that two runs of a seed share.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use bourse_wire::time::Mono;
 
@@ -8,6 +9,7 @@ use bourse_wire::time::Mono;
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     text: Option<String>,
+    live: bool,
     digest: u64,
     lines: u64,
 }
@@ -18,11 +20,19 @@ impl Trace {
         Self { text: Some(String::new()), ..Self::default() }
     }
 
+    /// One that is written to standard output as it goes, so that it is there even if the run ends the process.
+    pub fn live() -> Self {
+        Self { live: true, ..Self::default() }
+    }
+
     /// Something happened. `kind` stands for it in the digest; the text is made only if it is kept.
     pub fn line(&mut self, at: Mono, kind: u64, text: impl FnOnce() -> String) {
         self.lines += 1;
         self.digest = mix(mix(self.digest, at.0), kind);
-        if let Some(all) = &mut self.text {
+        if self.live {
+            // Whoever reads it may have seen enough.
+            _ = writeln!(std::io::stdout(), "{:>14}  {}", at.to_string(), text());
+        } else if let Some(all) = &mut self.text {
             writeln!(all, "{:>14}  {}", at.to_string(), text()).expect("a string takes all");
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bourse_durable::mutant::{self, ALL};
-use bourse_sim::{boundaries, mutants, scenarios::SCENARIOS, seeds};
+use bourse_sim::{boundaries, mutants, scenarios::SCENARIOS, seeds, trace::Trace};
 
 #[test]
 fn every_planted_mutant_is_found() {
@@ -43,6 +43,6 @@ fn without_a_mutant_nothing_is_found() {
         );
     }
     for seed in 1..=20 {
-        assert_eq!(seeds::run(seed, false).violations, Vec::<String>::new(), "seed {seed}");
+        assert_eq!(seeds::run(seed, Trace::default()).violations, Vec::<String>::new(), "seed {seed}");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bourse_sim::cli::{Options, simulate};
 use bourse_sim::seeds::run;
+use bourse_sim::trace::Trace;
 
 /// How many are run; `BOURSE_SEEDS` sets another number.
 const SEEDS: u64 = 2_000;
@@ -23,7 +25,7 @@ fn whatever_happens_what_is_accepted_ends_once() {
                 if seed > seeds {
                     return reports;
                 }
-                reports.push(run(seed, false));
+                reports.push(run(seed, Trace::default()));
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
@@ -52,7 +54,15 @@ fn whatever_happens_what_is_accepted_ends_once() {
 #[test]
 fn a_seed_is_a_run() {
     for seed in [1, 77] {
-        assert_eq!(run(seed, false).digest, run(seed, true).digest);
+        assert_eq!(run(seed, Trace::default()).digest, run(seed, Trace::kept()).digest);
     }
-    assert_ne!(run(1, false).digest, run(2, false).digest);
+    assert_ne!(run(1, Trace::default()).digest, run(2, Trace::default()).digest);
+}
+
+#[test]
+fn the_command_says_that_nothing_was_found() {
+    for json in [true, false] {
+        let options = Options { seeds: 3, seed: None, json };
+        assert!(simulate(&options).expect("standard output takes it"));
+    }
 }
