@@ -172,8 +172,13 @@ def test_an_interrupt_while_it_is_accepted(node):
     node.welcomed(STARTING)
     for name in ("one", "aone"):
         outer = node.invoke(name, 1)
-        node.expect("call")
+        call, _ = node.expect("call")
+        if name == "aone":
+            node.expect("wait")
         node.cancel(outer, interrupt=True)
+        if name == "aone":  # it has no slot until a reply tells it so
+            assert node.expect("cancel")[0].request == call.request
+            node.reply(call)
         assert node.outcome(outer).code == "timeout"
 
 

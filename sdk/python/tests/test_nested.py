@@ -166,9 +166,13 @@ def test_interrupt_while_waiting(node):
     node.welcomed(GRID)
     for function in ("one", "aone"):
         outer = node.invoke(function, 1)
-        node.expect("call")
+        call, _ = node.expect("call")
+        if function == "aone":
+            node.expect("wait")
         assert node.ping() < 1
         node.cancel(outer, interrupt=True)
+        assert node.expect("cancel")[0].request == call.request  # it has no slot until a reply tells it so
+        node.reply(call, failure=messages.Failure(code="cancelled"))
         assert node.outcome(outer).code == "timeout"
 
 

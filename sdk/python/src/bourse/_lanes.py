@@ -173,6 +173,13 @@ class Lane(Worker):
             self._only_listen = listen
         return True
 
+    def _come_back(self) -> None:
+        try:
+            super()._come_back()
+        except KeyboardInterrupt:  # the daemon takes what is left from who leaves
+            self._blocked_on.clear()
+            self.host.stopping = True
+
     def _wait_for_awaited(self) -> None:
         super()._wait_for_awaited()
         self.host.make_room()

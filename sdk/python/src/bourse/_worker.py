@@ -170,6 +170,8 @@ class Worker(Asking):
             failure = self._failure(name, payload, error)
         self.lock.acquire()
         self.busy = False
+        if self._blocked_on:
+            self._come_back()
         _context.running = None
         if watchdog.owning:
             watchdog.alarm.ring()
