@@ -96,8 +96,8 @@ async def two_and_a_timer():
 
 RESULTS = {
     "times_out": "TimeoutError",
-    "one_fails": "FunctionError",
-    "one_future_fails": "FunctionError",
+    "one_fails": "LookupError",
+    "one_future_fails": "LookupError",
     "raises": "ValueError",
     "goes_on": ["caught", 7],
     "leaves_behind": "left",

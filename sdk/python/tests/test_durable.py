@@ -134,7 +134,7 @@ def test_a_refusal_is_raised(node):
     outer = node.invoke("let_go")
     node.reply(node.expect("call")[0], failure=failure)
     mine = node.outcome(outer)
-    assert (mine.code, mine.message) == ("function_error", "the call of other.later failed with queue_full: full")
+    assert (mine.code, mine.message) == ("queue_full", "other.later: full")
 
 
 def test_in_an_event_loop(node):
