@@ -27,6 +27,7 @@ from . import _functions as functions
 from . import _messages as messages
 from ._errors import failure_of
 
+_folders: set[str] = set()  # where modules of the served folder are looked for
 _SEMVER = re.compile(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?((?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)")
 
 
@@ -93,12 +94,26 @@ def failure(error: BaseException) -> Any:
     """The `Failure` of a module that does not load; the traceback is the module's own."""
     failed = failure_of(error)
     failed.code = "module_failed"
+    failed.hint = failed.hint or hint(error)
     if isinstance(error, LoadError):
         failed.type = ""
     else:
-        failed.message = f"{failed.type}: {failed.message}" if failed.message else failed.type
+        failed.message = f"{failed.type}: {failed.message}"
         failed.traceback = _tracebacks.of(error, ("<frozen importlib",))
     return failed
+
+
+def hint(error: BaseException) -> str:
+    """What to do about a package that is missing; empty for anything else, and for what the folder or Python should have."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    name = error.name.partition(".")[0]
+    if name in getattr(sys, "stdlib_module_names", sys.builtin_module_names) or name in sys.modules:
+        return ""
+    for folder in _folders:
+        if os.path.isdir(os.path.join(folder, name)) or os.path.isfile(os.path.join(folder, f"{name}.py")):
+            return ""
+    return f"If {name} is a package, add it to requirements.txt in the served folder, by the name that pip knows it by."
 
 
 def threads() -> str:
@@ -148,6 +163,7 @@ def _compile_anew(root: str) -> None:
 
 
 def _search_first(*folders: str) -> None:
+    _folders.update(folders)
     for folder in reversed(folders):
         if folder in sys.path:
             sys.path.remove(folder)

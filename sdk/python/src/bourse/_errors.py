@@ -254,6 +254,11 @@ PASSED_ON = frozenset((
     "queue_full", "shutting_down", "starting", "store_unavailable", "timeout",
 ))  # fmt: skip
 
+_TEXTLESS = {
+    "KeyboardInterrupt": "interrupted, by Ctrl-C or a signal",
+    "MemoryError": "out of memory",
+}  # what Python raises without a text
+
 _by_code = {cls.default_code: cls for cls in BourseError.__subclasses__()}
 
 
@@ -305,6 +310,8 @@ def failure_of(error: BaseException, traceback: str = "") -> Any:
         failure.message = str(error).encode("utf-8", "replace").decode()
     except Exception:  # a `__str__` of the user's may raise as well
         failure.message = "(its text can't be shown: __str__ raised)"
+    if not failure.message and not isinstance(error, Verdict):
+        failure.message = _TEXTLESS.get(failure.type) or f"{failure.type} was raised without a text"
     return failure
 
 

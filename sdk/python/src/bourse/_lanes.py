@@ -222,7 +222,7 @@ class Lane(Worker):
             self.host.stopping = True
         failure = super()._failure(name, payload, error)
         if isinstance(error, bdb.BdbQuit):
-            failure.message = failure.message or "the function was ended in the debugger"
+            failure.message = str(error) or "the function was ended in the debugger"
         return failure
 
     def _ended(self) -> None:

@@ -210,6 +210,7 @@ class Worker(Asking):
         if problem:
             return failure_of(BadArguments(f"{self.module}.{name}: {problem}"))
         failure = failure_of(error, frames)
+        failure.hint = failure.hint or _discover.hint(error)
         if isinstance(error, SystemExit):
             failure.message = f"the function called sys.exit({error.code!r})"
             failure.hint = "A function ends by returning. Its instance goes on."
@@ -230,6 +231,7 @@ class Worker(Asking):
             sys.stderr.write(f"bourse: on_start failed\n{frames}")
             failure = failure_of(error, frames)
             failure.code = "module_failed"
+            failure.hint = failure.hint or _discover.hint(error)
             failure.message = f"on_start failed: {failure.type}: {failure.message}"
             return failure
         return None
