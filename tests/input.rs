@@ -153,6 +153,12 @@ fn settings_that_are_not_known() {
         &Setup::new(&[HELLO]).set("store", "oracle").refused(),
         &["\"oracle\" is not supported", "hint: use sqlite"],
     );
+    says(&Setup::new(&[HELLO]).variable("BOURSE_IDEL", "1s").refused(), &["BOURSE_IDEL", "\"BOURSE_IDLE\"?"]);
+    says(&Setup::new(&[HELLO]).set("log", "loud").refused(), &["\"loud\" is no level", "warn, info"]);
+    let table = [HELLO, ("bourse.toml", "[module]\ntimeout = '3s'\n")];
+    says(&Setup::new(&table).refused(), &["[module]", "hint:", "[modules.NAME]"]);
+    let module = [HELLO, ("bourse.toml", "[modules.hello]\nqueue = 0\n")];
+    says(&Setup::new(&module).refused(), &["queue = 0", "must be above zero"]);
     says(&Setup::new(&[HELLO]).set("log", "a=b=c").refused(), &["log", "hint: use error, warn"]);
 }
 

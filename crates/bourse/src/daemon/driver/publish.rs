@@ -27,6 +27,15 @@ impl Driver {
                         hint,
                     ));
                 }
+                for (name, value) in self.config.changed(&again) {
+                    tracing::info!(
+                        "bourse.toml: {name} is {} now",
+                        if value.is_empty() { "unset" } else { value }
+                    );
+                }
+                for (name, source) in self.config.outdone(&again) {
+                    tracing::warn!("bourse.toml: {name} changes nothing: it is set by the {source}");
+                }
                 self.config.take_over(again);
             }
             Err(error) => problems.push(("settings".to_owned(), error.to_string(), "they stay as they were")),
