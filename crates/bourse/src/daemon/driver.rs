@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 
 use bourse_durable::{StoreAnswer, Token};
-use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Inspect, Routes, Standing};
+use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Held, Inspect, LeftOut, Routes, Standing};
 use bourse_node::{
     Ask, Exit, Found, Input, Kind, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report,
     RevisionId, Ticket,
@@ -67,6 +67,8 @@ pub(super) struct State {
     loading: BTreeSet<ProcessId>,
     /// What is served, as the node has said last.
     published: Vec<v1::Module>,
+    /// Which of them has which route.
+    held: Held,
     /// What was said about settings and routes, so that it is not said again.
     reported: BTreeSet<(String, String)>,
     /// The folder's modules are loaded, or reported.
@@ -301,9 +303,11 @@ impl Driver {
         }
         let others = self.state.published.iter().filter(|m| m.name != name);
         let all: Vec<Deployed> = others.chain([&module]).map(|m| Deployed { module: m.clone() }).collect();
-        match Routes::new(&all, &[]) {
-            Ok(_) => Report::Ready { module, not_forkable: ready.not_forkable },
-            Err(conflict) => {
+        let (_, left_out) = Routes::as_far_as_possible(&all, &[], &self.state.held);
+        // What is wrong with the others was no reason not to serve them.
+        match left_out.into_iter().find(|left_out| left_out.module.as_ref().is_none_or(|m| *m == name)) {
+            None => Report::Ready { module, not_forkable: ready.not_forkable },
+            Some(LeftOut { why: conflict, .. }) => {
                 self.tell_failed(template);
                 Report::Failed(
                     Code::ModuleFailed.because(conflict.to_string()).hint("give one of them another route"),
