@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
-use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
+use super::deploy::{FromDeployer, NoPython, Places, Planned, ToDeployer};
 use super::events::Meters;
 use super::files::Contact;
 use super::keeper::KeeperLine;
@@ -435,7 +435,14 @@ impl Driver {
 
     fn start_template(&mut self, process: ProcessId, module: String, revision: RevisionId) {
         let key = (module, revision);
-        let launch = self.state.plans.get(&key).ok_or_else(|| "it is no longer there".to_owned());
+        let plan = self.state.plans.get(&key);
+        if let Some(NoPython { text, hint }) = plan.and_then(|plan| plan.python.as_ref().err()) {
+            let failure =
+                Code::ModuleFailed.because(format!("{}{text}", events::NO_PYTHON)).hint(hint.clone());
+            self.handle(Input::Loaded { template: process, report: Report::Failed(failure) });
+            return;
+        }
+        let launch = plan.ok_or_else(|| "it is no longer there".to_owned());
         match launch.and_then(|plan| Ok((plan.template(&self.places)?, plan.log(&self.places)))) {
             Ok((launch, log)) => {
                 let spawn = launch.spawn(process.0);

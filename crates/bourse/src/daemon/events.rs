@@ -18,7 +18,10 @@ use super::logs;
 use crate::config::Config;
 
 /// Why a file that offers no function is not served: that is in order, it may be a helper.
-pub(super) const NO_FUNCTIONS: &str = "it has no functions";
+pub(crate) const NO_FUNCTIONS: &str = "it has no functions";
+
+/// How it begins why a module without a Python environment is not served. That is reported once, for all of them.
+pub(super) const NO_PYTHON: &str = "there is no Python environment for it: ";
 
 /// Logs to stderr, and as lines of JSON to `logs/bourse-daemon.log` in the data folder.
 pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
@@ -166,6 +169,9 @@ impl Meters {
             }
             Event::RevisionFailed { module, failure, .. } if failure.message == NO_FUNCTIONS => {
                 tracing::info!("{module}: has no functions of its own, and is taken for a helper of others");
+            }
+            Event::RevisionFailed { module, failure, .. } if failure.message.starts_with(NO_PYTHON) => {
+                tracing::debug!("{module}: {}", failure.message);
             }
             Event::RevisionFailed { module, revision, failure, still_serving } => {
                 let goes_on = if *still_serving { "; the one before goes on" } else { "" };
