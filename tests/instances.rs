@@ -291,6 +291,18 @@ fn a_signal_lets_calls_finish_and_a_second_one_does_not() {
 }
 
 #[test]
+fn a_traceback_is_in_the_log() {
+    let daemon = Daemon::start(&[ENDS]);
+    let answer = daemon.call("ends.raises", json!({}));
+    assert!(!answer.text().contains("in raises"), "{answer}");
+    answer.problem(500, "function_error");
+    daemon.wait_log("KeyError: 'no such thing'");
+    daemon.wait_log(", in raises");
+    let kept = fs::read_to_string(daemon.data().join("logs/bourse-daemon.log")).expect("a log");
+    assert!(kept.contains(", in raises"), "{kept}");
+}
+
+#[test]
 fn a_drain_that_takes_too_long_is_cut_short() {
     let mut daemon = Setup::new(&[ENDS]).set("drain", "300ms").up();
     let running = daemon.call_beside("ends.nap", json!({"seconds": 1000}));

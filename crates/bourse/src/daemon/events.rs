@@ -139,15 +139,16 @@ impl Meters {
             Event::Retried { call, function, attempt, failure, after } => {
                 metrics::counter!("bourse_durable_retries_total", "function" => function.to_string())
                     .increment(1);
-                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}", failure.code);
+                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}{}", failure.code, below(failure));
             }
             Event::DeadLettered { call, function, attempt, failure } => {
                 metrics::counter!("bourse_dead_letters_total", "function" => function.to_string())
                     .increment(1);
                 tracing::error!(
                     %call, %function,
-                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}",
-                    failure.message
+                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}{}",
+                    failure.message,
+                    below(failure)
                 );
             }
             Event::InstanceReady { module, process, took } => {
@@ -175,11 +176,7 @@ impl Meters {
             }
             Event::RevisionFailed { module, revision, failure, still_serving } => {
                 let goes_on = if *still_serving { "; the one before goes on" } else { "" };
-                let detail = if failure.traceback.is_empty() {
-                    String::new()
-                } else {
-                    format!("\n{}", failure.traceback.trim_end())
-                };
+                let detail = below(failure);
                 problem(
                     module,
                     &format!("revision {} does not load{goes_on}: {}{detail}", revision.0, failure.message),
@@ -213,6 +210,12 @@ impl Meters {
     }
 }
 
+/// The traceback, if there is one, as lines below a message.
+fn below(failure: &v1::Failure) -> String {
+    let traceback = failure.traceback.trim_end();
+    if traceback.is_empty() { String::new() } else { format!("\n{traceback}") }
+}
+
 fn failed(
     call: bourse_wire::id::CallId,
     function: &FunctionName,
@@ -224,7 +227,9 @@ fn failed(
         .increment(1);
     match code {
         Code::Cancelled => tracing::info!(%call, %function, ?ran, "cancelled: {}", failure.message),
-        Code::FunctionError => tracing::warn!(%call, %function, "{}: {}", failure.r#type, failure.message),
+        Code::FunctionError => {
+            tracing::warn!(%call, %function, "{}: {}{}", failure.r#type, failure.message, below(failure))
+        }
         Code::InstanceCrashed | Code::Internal | Code::StoreUnavailable => {
             tracing::error!(%call, %function, "{}", failure.message)
         }
