@@ -303,6 +303,26 @@ fn a_traceback_is_in_the_log() {
 }
 
 #[test]
+fn a_second_signal_answers_who_waits() {
+    let mut daemon = Daemon::start(&[ENDS]);
+    let running = daemon.call_beside("ends.nap", json!({"seconds": 1000}));
+    wait_for("it runs", || daemon.get("/v1/status").ok()["running"] == 1);
+    // A connection on which nothing comes holds nobody up.
+    let _idle = std::net::TcpStream::connect(daemon.client().address).expect("it listens");
+    daemon.signal(Signal::HUP);
+    daemon.wait_log("finishing the calls in flight");
+    daemon.signal(Signal::HUP);
+    let start = Instant::now();
+    daemon.signal(Signal::INT);
+    running.join().expect("it answers").problem(503, "shutting_down");
+    assert_eq!(daemon.wait_end().code(), Some(0));
+    // What waits for connections waits for two seconds.
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(!daemon.data().join("store.sqlite-wal").metadata().is_ok_and(|log| log.len() > 0));
+    daemon.wait_gone();
+}
+
+#[test]
 fn a_drain_that_takes_too_long_is_cut_short() {
     let mut daemon = Setup::new(&[ENDS]).set("drain", "300ms").up();
     let running = daemon.call_beside("ends.nap", json!({"seconds": 1000}));

@@ -75,6 +75,7 @@ pub(super) struct State {
     loaded: bool,
     ready: bool,
     drained: bool,
+    cut_short: bool,
     /// Processes that the keeper knows of: their end has to be told if it dies.
     processes: BTreeSet<ProcessId>,
 }
@@ -87,6 +88,7 @@ impl Driver {
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = hangup()?;
         let mut arrivals = Vec::new();
         let mut http = Vec::with_capacity(EVENTS_PER_TURN);
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
@@ -126,6 +128,10 @@ impl Driver {
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
                 _ = terminate.recv() => self.stop("terminated"),
                 _ = interrupt.recv() => self.stop("interrupted"),
+                // It comes from the shell and the kernel both, so a second one says nothing.
+                () = hangup.recv() => if !self.node.status().draining {
+                    self.stop("the terminal is gone");
+                },
             }
             self.carry_out();
         }
@@ -150,11 +156,29 @@ impl Driver {
         if self.node.status().draining {
             tracing::warn!("{why} again: what still runs is dropped");
             self.state.drained = true;
+            self.state.cut_short = true;
+            self.dismiss();
             return;
         }
         tracing::info!("{why}: finishing the calls in flight (again to stop at once)");
         self.gateway.set_ready(false);
         self.handle(Input::Drain);
+    }
+
+    /// Whoever still waits is told that nothing will come.
+    fn dismiss(&mut self) {
+        let failure = || Code::ShuttingDown.because("the daemon was stopped before the call ended");
+        for (_, reply) in std::mem::take(&mut self.state.replies) {
+            let _ = reply.send(bourse_gateway::Answer { call: None, result: Err(failure()) });
+        }
+        for (_, reply) in std::mem::take(&mut self.state.told) {
+            let _ = reply.send(Err(failure()));
+        }
+    }
+
+    /// Whether it was told twice to stop.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.state.cut_short
     }
 
     fn handle(&mut self, input: Input) {
@@ -492,6 +516,30 @@ impl Driver {
         };
         self.state.processes.insert(process);
         self.keeper.send(message);
+    }
+}
+
+/// The signal that comes when the terminal goes; nothing where whoever started us has it ignored, as `nohup` does.
+struct Hangup(Option<tokio::signal::unix::Signal>);
+
+fn hangup() -> std::io::Result<Hangup> {
+    const FIRST: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    if ignored & FIRST != 0 {
+        Ok(Hangup(None))
+    } else {
+        signal(SignalKind::hangup()).map(|s| Hangup(Some(s)))
+    }
+}
+
+impl Hangup {
+    async fn recv(&mut self) {
+        match &mut self.0 {
+            Some(signal) => _ = signal.recv().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

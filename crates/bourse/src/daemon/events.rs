@@ -39,6 +39,7 @@ pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
     let to_file = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
+        .log_internal_errors(false)
         .with_writer(Mutex::new(file))
         .with_filter(filter()?);
     let json = match config.text("log_format") {
@@ -47,7 +48,8 @@ pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
         other => anyhow::bail!("log_format = {other:?} is neither text nor json"),
     };
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Stderr may be a terminal that is gone; telling that on stderr would be a panic.
+    let stderr = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
     let stderr = if json {
         stderr.json().flatten_event(true).boxed()
     } else {
