@@ -182,6 +182,13 @@ fn a_route_to_a_function_that_does_not_exist_is_reported() {
 }
 
 #[test]
+fn a_data_folder_that_cannot_be_made() {
+    let said = Setup::new(&[HELLO]).argument("--data").argument("/proc/nope").refused();
+    says(&said, &["the data folder /proc/nope cannot be made: "]);
+    assert!(said.trim_end().ends_with("hint: name another with --data"), "{said}");
+}
+
+#[test]
 fn a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

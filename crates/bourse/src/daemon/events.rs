@@ -26,9 +26,9 @@ pub(super) const NO_PYTHON: &str = "there is no Python environment for it: ";
 /// Logs to stderr, and as lines of JSON to `logs/bourse-daemon.log` in the data folder.
 pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
     let filter = || {
-        EnvFilter::try_new(config.text("log")).with_context(|| {
-            format!(
-                "log = {:?} is neither a level nor a filter\n  hint: use error, warn, info, debug or trace",
+        EnvFilter::try_new(config.text("log")).map_err(|e| {
+            anyhow::anyhow!(
+                "log = {:?} is neither a level nor a filter: {e}\n  hint: use error, warn, info, debug or trace",
                 config.text("log")
             )
         })

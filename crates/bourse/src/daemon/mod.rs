@@ -37,6 +37,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::Config;
 use deploy::Places;
 use driver::Driver;
+pub(crate) use events::NO_FUNCTIONS;
 use files::Contact;
 use store::StoreThreads;
 
