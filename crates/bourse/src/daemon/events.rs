@@ -18,14 +18,17 @@ use super::logs;
 use crate::config::Config;
 
 /// Why a file that offers no function is not served: that is in order, it may be a helper.
-pub(super) const NO_FUNCTIONS: &str = "it has no functions";
+pub(crate) const NO_FUNCTIONS: &str = "it has no functions";
+
+/// How it begins why a module without a Python environment is not served. That is reported once, for all of them.
+pub(super) const NO_PYTHON: &str = "there is no Python environment for it: ";
 
 /// Logs to stderr, and as lines of JSON to `logs/bourse-daemon.log` in the data folder.
 pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
     let filter = || {
-        EnvFilter::try_new(config.text("log")).with_context(|| {
-            format!(
-                "log = {:?} is neither a level nor a filter\n  hint: use error, warn, info, debug or trace",
+        EnvFilter::try_new(config.text("log")).map_err(|e| {
+            anyhow::anyhow!(
+                "log = {:?} is neither a level nor a filter: {e}\n  hint: use error, warn, info, debug or trace",
                 config.text("log")
             )
         })
@@ -36,6 +39,7 @@ pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
     let to_file = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
+        .log_internal_errors(false)
         .with_writer(Mutex::new(file))
         .with_filter(filter()?);
     let json = match config.text("log_format") {
@@ -44,7 +48,8 @@ pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
         other => anyhow::bail!("log_format = {other:?} is neither text nor json"),
     };
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Stderr may be a terminal that is gone; telling that on stderr would be a panic.
+    let stderr = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
     let stderr = if json {
         stderr.json().flatten_event(true).boxed()
     } else {
@@ -136,15 +141,16 @@ impl Meters {
             Event::Retried { call, function, attempt, failure, after } => {
                 metrics::counter!("bourse_durable_retries_total", "function" => function.to_string())
                     .increment(1);
-                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}", failure.code);
+                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}{}", failure.code, below(failure));
             }
             Event::DeadLettered { call, function, attempt, failure } => {
                 metrics::counter!("bourse_dead_letters_total", "function" => function.to_string())
                     .increment(1);
                 tracing::error!(
                     %call, %function,
-                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}",
-                    failure.message
+                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}{}",
+                    failure.message,
+                    below(failure)
                 );
             }
             Event::InstanceReady { module, process, took } => {
@@ -167,13 +173,12 @@ impl Meters {
             Event::RevisionFailed { module, failure, .. } if failure.message == NO_FUNCTIONS => {
                 tracing::info!("{module}: has no functions of its own, and is taken for a helper of others");
             }
+            Event::RevisionFailed { module, failure, .. } if failure.message.starts_with(NO_PYTHON) => {
+                tracing::debug!("{module}: {}", failure.message);
+            }
             Event::RevisionFailed { module, revision, failure, still_serving } => {
                 let goes_on = if *still_serving { "; the one before goes on" } else { "" };
-                let detail = if failure.traceback.is_empty() {
-                    String::new()
-                } else {
-                    format!("\n{}", failure.traceback.trim_end())
-                };
+                let detail = below(failure);
                 problem(
                     module,
                     &format!("revision {} does not load{goes_on}: {}{detail}", revision.0, failure.message),
@@ -207,6 +212,12 @@ impl Meters {
     }
 }
 
+/// The traceback, if there is one, as lines below a message.
+fn below(failure: &v1::Failure) -> String {
+    let traceback = failure.traceback.trim_end();
+    if traceback.is_empty() { String::new() } else { format!("\n{traceback}") }
+}
+
 fn failed(
     call: bourse_wire::id::CallId,
     function: &FunctionName,
@@ -218,7 +229,9 @@ fn failed(
         .increment(1);
     match code {
         Code::Cancelled => tracing::info!(%call, %function, ?ran, "cancelled: {}", failure.message),
-        Code::FunctionError => tracing::warn!(%call, %function, "{}: {}", failure.r#type, failure.message),
+        Code::FunctionError => {
+            tracing::warn!(%call, %function, "{}: {}{}", failure.r#type, failure.message, below(failure))
+        }
         Code::InstanceCrashed | Code::Internal | Code::StoreUnavailable => {
             tracing::error!(%call, %function, "{}", failure.message)
         }

@@ -130,7 +130,8 @@ fn a_map_keeps_the_order_of_its_items() {
 
 #[test]
 fn ps_shows_modules_and_instances() {
-    let folder = Folder::with(&[("shop.py", SHOP), ("broken.py", "import nowhere_at_all\n")]);
+    let folder =
+        Folder::with(&[("shop.py", SHOP), ("broken.py", "import nowhere_at_all\n"), ("aid.py", "X = 1\n")]);
     let daemon = folder.up(&[]);
     let text = folder.run(&["ps"]).text();
     assert!(
@@ -155,9 +156,12 @@ fn ps_shows_modules_and_instances() {
             .to_owned()
     };
     assert!(line("shop ").ends_with("serving"));
+    assert!(line("aid ").ends_with("helper"));
+    folder.run(&["map", "shop.number", "-", "--parallel", "0"]).exits(2).says("a whole number from 1");
     assert!(line("broken ").contains("failed: ") && line("INSTANCE").contains("RUNNING"));
     let text = folder.run(&["ps", "--functions"]).text();
     assert!(text.contains("shop.price(item: str, amount?: int)"), "{text}");
+    assert!(text.contains("broken fails:") && !text.contains("aid"), "{text}");
 }
 
 #[test]
