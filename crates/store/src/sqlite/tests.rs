@@ -126,7 +126,7 @@ fn connections_have_the_settings_that_were_meant() {
 fn a_store_that_is_closed_leaves_no_log() {
     let (_folder, mut store) = store();
     let file = store.file.clone();
-    store.commit(&[first(1, 100)]);
+    assert_eq!(store.commit(&[first(1, 100)]), [Outcome::Committed]);
     // One that reads as long as the daemon lives, but not just now.
     let mut reader = store.reader().unwrap();
     assert!(reader.owner(PartitionId(1)).unwrap().is_some());
