@@ -107,6 +107,26 @@ def test_parameters(tmp_path):
     assert {found[8][1], found[9][1]} <= {"dict", "dict?"} and f.returns == "none"
 
 
+def test_hints_that_say_something(tmp_path):
+    module = described(
+        tmp_path,
+        """
+        from __future__ import annotations
+        from typing import *
+        if TYPE_CHECKING: from nowhere import Hidden
+        Id = NewType("Id", int)
+        Some = TypeVar("Some")
+        Text = TypeVar("Text", bound=str)
+        def f(a: Hidden, b: List[int], c: Dict[str, List[Hidden]], d: Dict[str, int], e: Optional[List[int]],
+              f: Literal[1, 2], g: Literal["x", None], h: Optional[Literal["x"]], i: Literal["x", 1], j: Id, k: Some,
+              l: Text, m: Optional[Dict[str, int]] = None, n: Sequence[str] = ()) -> List[Id]: pass
+        """,
+    )
+    types = {p.name: p.type for p in module.functions[0].parameters}
+    assert " ".join(types.values()) == "any list any dict list? int str? str? any int any str dict? list"
+    assert module.functions[0].returns == "list"
+
+
 def test_packages_and_names_that_are_taken(tmp_path):
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "part.py").write_text("y = 1\ndef inner(): pass\n")
