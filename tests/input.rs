@@ -213,7 +213,7 @@ fn a_python_that_comes_later() {
     let daemon = setup.up();
     let refused = daemon.call("hello.hello", json!({}));
     refused.problem(502, "module_failed");
-    says(&daemon.get("/v1/modules").text(), &["there is no Python environment for it", "no such file"]);
+    says(daemon.get("/v1/modules").text(), &["there is no Python environment for it", "no such file"]);
     assert_eq!(daemon.log().matches("no such file").count(), 1, "{}", daemon.log());
     // 2. It is tried again, without anything that would tell.
     std::fs::write(&python, "#!/bin/sh\nexec python3 \"$@\"\n").expect("a file");
@@ -225,7 +225,7 @@ fn a_python_that_comes_later() {
 fn requirements_that_cannot_be_met_and_are_mended() {
     let daemon = Setup::new(&[HELLO, ("requirements.txt", "protobuf<3\n")]).up();
     let refused = daemon.call("hello.hello", json!({}));
-    says(&refused.text(), &["protobuf<3 can't be served"]);
+    says(refused.text(), &["protobuf<3 can't be served"]);
     refused.problem(502, "module_failed");
     daemon.write("requirements.txt", "");
     wait_for("it serves", || daemon.call("hello.hello", json!({})).status == 200);
