@@ -204,6 +204,17 @@ fn a_route_that_is_taken_is_left_out_and_nothing_else() {
 }
 
 #[test]
+fn a_route_that_is_left_out_is_not_announced() {
+    let setup = fake("", "1, 1");
+    let script = setup.folder().join("fake/fake.py");
+    let routes = "hello.hello.module.functions[1].http.append('GET /v1/mine')";
+    let text = std::fs::read_to_string(&script).expect("a file");
+    std::fs::write(&script, text.replace("send(hello)", &format!("{routes}\nsend(hello)"))).expect("a file");
+    let daemon = setup.up();
+    daemon.wait_log("fake.fine  POST /v1/call/fake.fine");
+}
+
+#[test]
 fn strangers_at_the_socket_harm_nobody() {
     let daemon = Daemon::start(&[HELLO]);
     let path = daemon.endpoint();

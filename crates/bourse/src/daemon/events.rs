@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::Context as _;
+use bourse_gateway::Held;
+use bourse_gateway::pattern::Pattern;
 use bourse_node::{Event, Level, ModuleView};
 use bourse_wire::failure::Code;
 use bourse_wire::id::FunctionName;
@@ -68,7 +70,12 @@ pub(super) fn problem(about: &str, text: &str, hint: &str) {
 }
 
 /// The line that tells people and scripts that the daemon serves, and what.
-pub(super) fn ready(contact: &Contact, served: &[v1::Module], modules: impl Iterator<Item = ModuleView>) {
+pub(super) fn ready(
+    contact: &Contact,
+    served: &[v1::Module],
+    held: &Held,
+    modules: impl Iterator<Item = ModuleView>,
+) {
     let functions: usize = served.iter().map(|m| m.functions.len()).sum();
     if functions == 0 {
         let broken =
@@ -86,10 +93,16 @@ pub(super) fn ready(contact: &Contact, served: &[v1::Module], modules: impl Iter
     }
     for module in served {
         for f in &module.functions {
-            let routes = if f.http.is_empty() {
+            // Those that were left out have been reported.
+            let is_held = |route: &&String| {
+                Pattern::parse(route)
+                    .is_ok_and(|pattern| held.contains(&(pattern.to_string(), module.name.clone())))
+            };
+            let routes: Vec<&str> = f.http.iter().filter(is_held).map(String::as_str).collect();
+            let routes = if routes.is_empty() {
                 format!("POST /v1/call/{}.{}", module.name, f.name)
             } else {
-                f.http.join(", ")
+                routes.join(", ")
             };
             tracing::info!("  {}.{}  {routes}", module.name, f.name);
         }

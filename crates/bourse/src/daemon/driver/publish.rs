@@ -131,7 +131,7 @@ impl Driver {
         self.state.ready = true;
         self.gateway.set_ready(true);
         self.set_routes();
-        events::ready(&self.contact, &self.state.published, self.node.modules());
+        events::ready(&self.contact, &self.state.published, &self.state.held, self.node.modules());
         if let Some(path) = &self.ready_file
             && let Err(error) = std::fs::write(path, format!("{}\n", self.contact.http))
         {
