@@ -324,15 +324,15 @@ impl Node {
             }
         };
         event.into_iter().for_each(|event| self.event(event));
-        if !mutant::is(Mutant::FailedAttemptCommits) {
-            self.durable.abandon(layer);
-        }
         let ended = match &next {
             Next::Ended(ended) => Some(ended.clone()),
             Next::Again { .. } => None,
         };
         let asked = Asked::Settle(id, Box::new(Settling { lane, ended }));
         let ticket = self.ask(asked);
+        // What the attempt has written stays with it, and goes when its instance is done with it: until then, what it calls
+        // at its own home joins that.
+        let layer = mutant::is(Mutant::FailedAttemptCommits).then_some(layer);
         match self.durable.settle(now, layer, id, next, Vec::new(), ticket) {
             Finish::Later => {}
             Finish::Now(finished) => {
@@ -372,7 +372,7 @@ impl Node {
         call.deadline = Mono::MAX; // What is decided takes the time it takes.
         let (layer, emitted) = (call.layer(), std::mem::take(&mut call.emitted));
         let ticket = durable::Ticket(self.next_ticket);
-        let finish = self.durable.settle(now, layer, id, Next::Ended(Box::new(ended)), emitted, ticket);
+        let finish = self.durable.settle(now, Some(layer), id, Next::Ended(Box::new(ended)), emitted, ticket);
         if matches!(finish, Finish::Later) {
             self.ask(Asked::Finish(id));
         }

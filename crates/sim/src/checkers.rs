@@ -375,11 +375,11 @@ impl Books {
             }
             Status::Dead => {
                 let itself = plan.bad > 0 && plan.end == End::DeadLetters;
-                let begun = stage.begun(call);
-                if !itself && begun < plan.attempts_max() {
+                let handed = stage.handed(call);
+                if !itself && handed < plan.attempts_max() {
                     let why = stored::Ended::decode(bytes.clone()).ok().and_then(|ended| ended.failure);
                     let why = why.map(|failure| format!("{}: {}", failure.code, failure.message));
-                    self.wrong(format!("call {call} is a dead letter after {begun} runs: {why:?}"));
+                    self.wrong(format!("call {call} is a dead letter after {handed} attempts: {why:?}"));
                 }
             }
             _ => {

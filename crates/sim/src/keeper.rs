@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bourse_node::{Exit, Found, Input, Kind, Output, PeerId, ProcessId, Report, RevisionId};
+use bourse_wire::id::CallId;
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as ToNode;
+use bourse_wire::v1::to_worker::Message as ToWorker;
 use bytes::Bytes;
 
 use crate::stage::{MODULES, describe};
@@ -125,6 +127,11 @@ impl World {
     pub(crate) fn keep(&mut self, output: Output) {
         match output {
             Output::Send { peer, message, payload } => {
+                if let ToWorker::Invoke(invoke) = &message
+                    && let Some(call) = CallId::from_wire(&invoke.call)
+                {
+                    self.stage.hands(call);
+                }
                 self.over_link(peer, Next::ToWorker(peer, message, payload));
             }
             Output::Close { peer } => self.over_link(peer, Next::Closed(peer)),

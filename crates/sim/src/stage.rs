@@ -163,8 +163,8 @@ pub struct Stage {
     plans: Vec<Plan>,
     /// How often each plan was begun.
     runs: BTreeMap<u32, u32>,
-    /// How often each call was.
-    begun: BTreeMap<CallId, u32>,
+    /// How often each call was handed to an instance, which may have died before it began.
+    handed: BTreeMap<CallId, u32>,
     /// Runs in all.
     pub runs_made: u64,
 }
@@ -195,15 +195,19 @@ impl Stage {
         self.runs.get(&number).copied().unwrap_or_default()
     }
 
-    /// How often a call was begun.
-    pub fn begun(&self, call: CallId) -> u32 {
-        self.begun.get(&call).copied().unwrap_or_default()
+    /// How often a call was handed to an instance.
+    pub fn handed(&self, call: CallId) -> u32 {
+        self.handed.get(&call).copied().unwrap_or_default()
+    }
+
+    /// A call is handed to an instance.
+    pub(crate) fn hands(&mut self, call: CallId) {
+        *self.handed.entry(call).or_default() += 1;
     }
 
     /// A run begins: what it is going to do.
-    pub(crate) fn begin(&mut self, call: CallId, argument: &[u8]) -> Vec<Step> {
+    pub(crate) fn begin(&mut self, argument: &[u8]) -> Vec<Step> {
         self.runs_made += 1;
-        *self.begun.entry(call).or_default() += 1;
         let Some(number) = parse(argument).filter(|n| (*n as usize) < self.plans.len()) else {
             return vec![Step::End(End::DeadLetters)];
         };

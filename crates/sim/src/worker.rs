@@ -153,11 +153,10 @@ impl Worker {
             return;
         }
         if let Some((invoke, argument)) = self.inbox.pop_front() {
-            let call = CallId::from_wire(&invoke.call).expect("the node invokes calls by their ids");
             self.running = Some(Running {
                 call: invoke.call,
                 attempt: invoke.attempt,
-                steps: stage.begin(call, &argument).into(),
+                steps: stage.begin(&argument).into(),
                 argument,
                 wait: Wait::No,
                 writes: Vec::new(),
@@ -201,7 +200,7 @@ impl Worker {
             }
             Step::Add(scope) => {
                 let place = running.read + 1;
-                let id = CallId::from_wire(&call).expect("it was one when it began");
+                let id = CallId::from_wire(&call).expect("the node invokes calls by their ids");
                 let plan = parse(&running.argument).unwrap_or_default();
                 running.result = place.to_string();
                 running.writes.push(write(count_key(&scope), place.to_string()));

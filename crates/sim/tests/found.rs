@@ -245,3 +245,42 @@ fn who_waits_is_told_of_an_end_that_an_earlier_life_has_left() {
     assert!(w.gateway.question(question).is_some_and(|asked| asked.told.is_some()));
     ends_well(w);
 }
+
+/// Who waited for a call that was cancelled was told only if the call's end could be read back.
+#[test]
+fn who_waits_for_a_call_that_is_cancelled_is_told_though_the_store_cannot_read() {
+    let mut w = world();
+    let plan = w.stage.add(Plan::of("a.f").bad(1, End::Again(60_000)));
+    let ticket = w.start(plan);
+    w.run(100);
+    let call = w.gateway.call(ticket).and_then(|made| made.call).expect("it is accepted");
+    let question = w.ask(call, Ask::Await);
+    w.run(10);
+    w.disk.mood.blind = 1_000;
+    w.ask(call, Ask::Cancel);
+    w.run(100);
+    w.disk.mood.blind = 0;
+    assert!(w.gateway.question(question).is_some_and(|asked| asked.told.is_some()));
+    ends_well(w);
+}
+
+/// What a call that had been cancelled still called, at its own home, took effect by itself.
+#[test]
+fn what_a_cancelled_call_calls_at_its_home_has_no_effect() {
+    let mut w = world();
+    let joins = w.stage.add(Plan::of("b.f").adds(&scope_in(0)));
+    let plan = Plan { peek: Some(scope_in(77)), ..Plan::of("a.f").adds(&scope_in(0)).nests(&[joins]) };
+    let plan = w.stage.add(plan);
+    let ticket = w.start(plan);
+    let most = w.clock.at() + Duration::from_millis(100);
+    assert!(w.run_until(most, |w| w.busy() > 0));
+    // It has written, and has just been told what it read elsewhere, when it is cancelled; it calls afterwards.
+    w.disk.mood.takes_us = (20_000, 20_000);
+    w.run(30);
+    let most = w.clock.at() + Duration::from_millis(100);
+    assert!(w.run_until(most, |w| w.disk.is_quiet()));
+    let call = w.gateway.call(ticket).and_then(|made| made.call).expect("it is accepted");
+    w.ask(call, Ask::Cancel);
+    w.run(200);
+    ends_well(w);
+}

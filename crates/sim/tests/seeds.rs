@@ -6,8 +6,6 @@ use bourse_sim::seeds::run;
 
 /// How many are run; `BOURSE_SEEDS` sets another number.
 const SEEDS: u64 = 2_000;
-/// The least of virtual over real time.
-const SPEED_MIN: f64 = 300.0;
 
 #[test]
 fn whatever_happens_what_is_accepted_ends_once() {
@@ -49,7 +47,6 @@ fn whatever_happens_what_is_accepted_ends_once() {
         println!("bourse sim --seed {}: {:#?}", report.seed, report.violations);
     }
     assert_eq!(failed.len(), 0, "seeds went wrong");
-    assert!(speed >= SPEED_MIN, "{speed:.0} × real time is slow");
 }
 
 #[test]

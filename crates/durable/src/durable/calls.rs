@@ -74,20 +74,20 @@ impl Durable {
         }
     }
 
-    /// An attempt of a taken call is over: what it changed and emitted, and what becomes of the call, are one commit.
+    /// An attempt of a taken call is over: what it changed (`None`: nothing of it counts) and emitted, and what becomes of the call, are one commit.
     /// As [`Self::finish`] otherwise. After [`Finished::Done`] and [`Finished::Unknown`] the call is no longer taken: it has
     /// what became of it, or will be found out and given out anew if need be. Else it is still taken.
     pub fn settle(
         &mut self,
         now: Now,
-        layer: LayerId,
+        layer: Option<LayerId>,
         call: CallId,
         next: Next,
         emitted: Vec<NewCall>,
         ticket: Ticket,
     ) -> Finish {
         self.tell_time(now);
-        let layer = self.end(layer);
+        let layer = layer.and_then(|layer| self.end(layer));
         if layer.as_ref().is_some_and(|layer| layer.gone) {
             return Finish::Now(Finished::Lost);
         }

@@ -203,8 +203,15 @@ impl Durable {
         match job {
             Job::Accept { new, unique, ticket } => self.on_accept(new, unique, ticket, finished),
             Job::Settle { lane, call, next, at, pieces, told } => {
+                let ended = match &next {
+                    Next::Ended(ended) => Some(ended.clone()),
+                    Next::Again { .. } => None,
+                };
                 self.on_settled(lane, call, next, at, pieces, &finished);
-                self.tell(told, call, finished);
+                match (told, ended) {
+                    (Told::Seen(ticket), Some(ended)) if done => self.answer_seen(ticket, Seen::Ended(ended)),
+                    _ => self.tell(told, call, finished),
+                }
             }
             Job::Emit { pieces, at, ticket } => {
                 match &finished {
