@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::support::{Client, Daemon, Response, Setup, signal, skipped, wait_for};
+use crate::support::{Client, Response, Setup, signal, skipped, wait_for};
 
 const WRITERS: usize = 8;
 

@@ -124,6 +124,7 @@ struct FunctionMeter {
     waited: metrics::Histogram,
     ran: metrics::Histogram,
     done: metrics::Counter,
+    accepted: metrics::Counter,
 }
 
 /// Functions that have meters of their own. Names come from callers only once they exist.
@@ -147,8 +148,7 @@ impl Meters {
                 tracing::debug!(%function, code = failure.code, "refused: {}", failure.message);
             }
             Event::Accepted { call, function, first } => {
-                metrics::counter!("bourse_durable_accepted_total", "function" => function.to_string())
-                    .increment(u64::from(*first));
+                self.of(function).accepted.increment(u64::from(*first));
                 tracing::debug!(%call, %function, "accepted");
             }
             Event::Retried { call, function, attempt, failure, after } => {
@@ -217,6 +217,7 @@ impl Meters {
             let meter = FunctionMeter {
                 waited: metrics::histogram!("bourse_call_wait_seconds", "function" => name.clone()),
                 ran: metrics::histogram!("bourse_call_run_seconds", "function" => name.clone()),
+                accepted: metrics::counter!("bourse_durable_accepted_total", "function" => name.clone()),
                 done: metrics::counter!("bourse_calls_total", "function" => name, "code" => "ok"),
             };
             self.functions.insert(function.clone(), meter);
