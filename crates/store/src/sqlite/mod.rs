@@ -110,7 +110,7 @@ impl Sqlite {
 
 impl Drop for Sqlite {
     /// The log goes into the database, so that the file by itself is the whole store. Where that fails, or a reader
-    /// holds it up for [`CLOSING_WAIT`], the log stays, and the next start takes it in.
+    /// holds it up for `CLOSING_WAIT`, the log stays, and the next start takes it in.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
             let _ = settle(&writer, CLOSING_WAIT);
