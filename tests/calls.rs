@@ -174,16 +174,17 @@ fn recursion_needs_no_more_processes_than_are_allowed() {
 #[test]
 fn a_recursion_without_end_is_refused() {
     let daemon = Setup::new(&[FIB]).set("depth", "10").up();
-    let said = daemon.call("fib.deeper", json!({"n": 0})).problem(500, "function_error");
-    assert!(said.contains("depth_exceeded") && said.contains("at most 10"), "{said}");
+    let said = daemon.call("fib.deeper", json!({"n": 0})).problem(508, "depth_exceeded");
+    assert!(said.contains("at most 10"), "{said}");
+    assert_eq!(said.matches("fib.deeper").count(), 2, "each level says the same: {said}");
     assert_eq!(daemon.call("fib.alone", json!({"n": 1})).ok(), 1);
 }
 
 #[test]
 fn more_blocked_instances_than_allowed_are_refused() {
     let daemon = Setup::new(&[FIB]).set("blocked", "4").up();
-    let said = daemon.call("fib.deeper", json!({"n": 0})).problem(500, "function_error");
-    assert!(said.contains("blocked_exceeded"), "{said}");
+    let said = daemon.call("fib.deeper", json!({"n": 0})).problem(503, "blocked_exceeded");
+    assert!(said.contains("4 instances of fib"), "{said}");
     assert!(daemon.processes().len() <= 3 + 6);
     assert_eq!(daemon.call("fib.alone", json!({"n": 1})).ok(), 1);
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::TcpListener;
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Daemon, Setup};
+use crate::support::{Daemon, Setup, wait_for};
 
 const HELLO: (&str, &str) = ("hello.py", "def hello(name: str = 'you'): return f'hello {name}'\n");
 
@@ -40,7 +41,7 @@ fn a_folder_without_functions_says_what_to_do_and_serves_what_comes() {
         &["there is no function hello.hello"],
     );
     daemon.write(HELLO.0, HELLO.1);
-    crate::support::wait_for("it is served", || daemon.call("hello.hello", json!({})).status == 200);
+    wait_for("it is served", || daemon.call("hello.hello", json!({})).status == 200);
 }
 
 #[test]
@@ -114,9 +115,7 @@ fn two_functions_with_one_route() {
     daemon.call(&format!("{loser}.f"), json!({})).problem(502, "module_failed");
     // When the other one goes, this one's next save is served.
     fs::remove_file(daemon.folder().join(format!("{winner}.py"))).expect("it is removed");
-    crate::support::wait_for("the other is served now", || {
-        daemon.get("/same").text() == format!("{loser:?}")
-    });
+    wait_for("the other is served now", || daemon.get("/same").text() == format!("{loser:?}"));
     let same_module = "from bourse import function\n@function(http='GET /same')\ndef f(): pass\n@function(http='GET /same')\ndef g(): pass\n";
     let daemon = Daemon::start(&[("one.py", same_module)]);
     says(&daemon.log(), &["one: revision", "GET /same"]);
@@ -153,6 +152,12 @@ fn settings_that_are_not_known() {
         &Setup::new(&[HELLO]).set("store", "oracle").refused(),
         &["\"oracle\" is not supported", "hint: use sqlite"],
     );
+    says(&Setup::new(&[HELLO]).variable("BOURSE_IDEL", "1s").refused(), &["BOURSE_IDEL", "\"BOURSE_IDLE\"?"]);
+    says(&Setup::new(&[HELLO]).set("log", "loud").refused(), &["\"loud\" is no level", "warn, info"]);
+    let table = [HELLO, ("bourse.toml", "[module]\ntimeout = '3s'\n")];
+    says(&Setup::new(&table).refused(), &["[module]", "hint:", "[modules.NAME]"]);
+    let module = [HELLO, ("bourse.toml", "[modules.hello]\nqueue = 0\n")];
+    says(&Setup::new(&module).refused(), &["queue = 0", "must be above zero"]);
     says(&Setup::new(&[HELLO]).set("log", "a=b=c").refused(), &["log", "hint: use error, warn"]);
 }
 
@@ -166,7 +171,7 @@ fn a_folder_of_its_own_with_a_setting_that_is_not_known() {
     says(&daemon.log(), &["pack", "\"idel\"", "did you mean \"idle\"?"]);
     daemon.call("hello.hello", json!({})).ok();
     daemon.write("pack/bourse.toml", "[module]\nidle = '1s'\n");
-    crate::support::wait_for("it is mended", || daemon.call("pack.f", json!({})).status == 200);
+    wait_for("it is mended", || daemon.call("pack.f", json!({})).status == 200);
 }
 
 #[test]
@@ -174,6 +179,13 @@ fn a_route_to_a_function_that_does_not_exist_is_reported() {
     let daemon = Daemon::start(&[HELLO, ("bourse.toml", "[routes]\n'GET /x' = 'hello.helo'\n")]);
     says(&daemon.log(), &["[routes]", "GET /x", "hello.helo"]);
     daemon.get("/x").problem(404, "not_found");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made() {
+    let said = Setup::new(&[HELLO]).argument("--data").argument("/proc/nope").refused();
+    says(&said, &["the data folder /proc/nope cannot be made: "]);
+    assert!(said.trim_end().ends_with("hint: name another with --data"), "{said}");
 }
 
 #[test]
@@ -190,4 +202,55 @@ fn a_python_that_is_none() {
     let daemon = setup.launch();
     daemon.wait_log("/nowhere/python3");
     daemon.wait_log("hint:");
+}
+
+#[test]
+fn a_python_that_comes_later() {
+    let place = tempfile::tempdir().expect("a folder");
+    let python = place.path().join("python");
+    let setup = Setup::new(&[HELLO]).set("python", python.to_str().expect("UTF-8"));
+    // 1. Without it the daemon is as ready as it gets, and says why nothing is served.
+    let daemon = setup.up();
+    let refused = daemon.call("hello.hello", json!({}));
+    refused.problem(502, "module_failed");
+    says(daemon.get("/v1/modules").text(), &["there is no Python environment for it", "no such file"]);
+    assert_eq!(daemon.log().matches("no such file").count(), 1, "{}", daemon.log());
+    // 2. It is tried again, without anything that would tell.
+    std::fs::write(&python, "#!/bin/sh\nexec python3 \"$@\"\n").expect("a file");
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    wait_for("it serves", || daemon.call("hello.hello", json!({})).status == 200);
+}
+
+#[test]
+fn requirements_that_cannot_be_met_and_are_mended() {
+    let daemon = Setup::new(&[HELLO, ("requirements.txt", "protobuf<3\n")]).up();
+    let refused = daemon.call("hello.hello", json!({}));
+    says(refused.text(), &["protobuf<3 can't be served"]);
+    refused.problem(502, "module_failed");
+    daemon.write("requirements.txt", "");
+    wait_for("it serves", || daemon.call("hello.hello", json!({})).status == 200);
+}
+
+#[test]
+fn what_makes_an_environment_ends_with_the_daemon() {
+    let place = tempfile::tempdir().expect("a folder");
+    let python = place.path().join("python");
+    let script = "#!/bin/sh\ncase \"$*\" in\n\
+        *' -c '*) printf '3.12.0\\n%s\\nFake linux\\nTrue\\n' \"$0\";;\n\
+        *) echo 'Collecting patience'; sh -c 'sleep 1000; :'; :;;\nesac\n";
+    std::fs::write(&python, script).expect("a file");
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    for which in [Signal::KILL, Signal::INT] {
+        let environments = place.path().join(format!("{which:?}"));
+        let setup = Setup::new(&[HELLO])
+            .set("python", python.to_str().expect("UTF-8"))
+            .set("environments", environments.to_str().expect("UTF-8"));
+        let mut daemon = setup.launch();
+        daemon.wait_log("making a Python environment");
+        // The daemon, its keeper, and the four that make the environment.
+        wait_for("it is being made", || daemon.processes().len() >= 6);
+        daemon.signal(which);
+        daemon.wait_end();
+        daemon.wait_gone();
+    }
 }

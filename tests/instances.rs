@@ -291,6 +291,38 @@ fn a_signal_lets_calls_finish_and_a_second_one_does_not() {
 }
 
 #[test]
+fn a_traceback_is_in_the_log() {
+    let daemon = Daemon::start(&[ENDS]);
+    let answer = daemon.call("ends.raises", json!({}));
+    assert!(!answer.text().contains("in raises"), "{answer}");
+    answer.problem(500, "function_error");
+    daemon.wait_log("KeyError: 'no such thing'");
+    daemon.wait_log(", in raises");
+    let kept = fs::read_to_string(daemon.data().join("logs/bourse-daemon.log")).expect("a log");
+    assert!(kept.contains(", in raises"), "{kept}");
+}
+
+#[test]
+fn a_second_signal_answers_who_waits() {
+    let mut daemon = Daemon::start(&[ENDS]);
+    let running = daemon.call_beside("ends.nap", json!({"seconds": 1000}));
+    wait_for("it runs", || daemon.get("/v1/status").ok()["running"] == 1);
+    // A connection on which nothing comes holds nobody up.
+    let _idle = std::net::TcpStream::connect(daemon.client().address).expect("it listens");
+    daemon.signal(Signal::HUP);
+    daemon.wait_log("finishing the calls in flight");
+    daemon.signal(Signal::HUP);
+    let start = Instant::now();
+    daemon.signal(Signal::INT);
+    running.join().expect("it answers").problem(503, "shutting_down");
+    assert_eq!(daemon.wait_end().code(), Some(0));
+    // What waits for connections waits for two seconds.
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(!daemon.data().join("store.sqlite-wal").metadata().is_ok_and(|log| log.len() > 0));
+    daemon.wait_gone();
+}
+
+#[test]
 fn a_drain_that_takes_too_long_is_cut_short() {
     let mut daemon = Setup::new(&[ENDS]).set("drain", "300ms").up();
     let running = daemon.call_beside("ends.nap", json!({"seconds": 1000}));

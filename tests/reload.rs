@@ -248,14 +248,28 @@ fn settings_and_routes_change_without_a_restart() {
     );
     daemon.wait_log("payload changes with the next start");
     wait_for("the default counts", || daemon.get("/b?seconds=3").text().contains("0.05"));
-    // 3. What cannot be read is reported, and what was there before counts.
+    // 3. What counts from now on is said, and what does not because it is said elsewhere.
+    daemon.replace(
+        "bourse.toml",
+        "[daemon]\nrunning = 3\nhttp = '127.0.0.1:9'\n[routes]\n'GET /b' = 'shop.answer'\n",
+    );
+    daemon.wait_log("running is 3 now");
+    daemon.wait_log("http changes nothing: it is set by the command line");
+    // 4. Of the routes, those that cannot be are left out.
+    let routes = "[routes]\n'GET /b' = 'shop.answer'\n'GET b' = 'shop.answer'\n'GET /v1/x' = 'shop.answer'\n'GET /c' = 'shop.answer'\n";
+    daemon.replace("bourse.toml", routes);
+    wait_for("the new route is there", || daemon.get("/c").status == 200);
+    assert_eq!(daemon.get("/b").ok(), "yes");
+    daemon.wait_log("the route \"GET b\": the path \"b\" does not start with /");
+    daemon.wait_log("the route \"GET /v1/x\":");
+    // 5. What cannot be read is reported, and what was there before counts.
     daemon.replace("bourse.toml", "[daemon]\ntimeuot = '50ms'\n");
     daemon.wait_log("there is no setting \"timeuot\" (did you mean \"timeout\"?)");
     assert_eq!(daemon.get("/b").ok(), "yes");
     daemon.replace("bourse.toml", "[daemon\n");
     daemon.wait_log("bourse.toml");
     assert_eq!(daemon.get("/b").ok(), "yes");
-    // 4. Gone, everything is as if it had never been there.
+    // 6. Gone, everything is as if it had never been there.
     fs::remove_file(daemon.folder().join("bourse.toml")).expect("it is removed");
     wait_for("the route is gone", || daemon.get("/b").status == 404);
     daemon.call("shop.answer", json!({"seconds": 0.2})).ok();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
-use crate::support::{Client, Daemon, Response, Setup, signal, skipped, wait_for};
+use crate::support::{Client, Response, Setup, signal, skipped, wait_for};
 
 const WRITERS: usize = 8;
 
@@ -209,7 +209,7 @@ fn a_folder_of_many_children_is_listed_page_by_page_while_it_grows() {
 
 #[test]
 fn kill_9_of_the_daemon_leaves_nothing_running() {
-    let daemon = Daemon::start(&[(
+    let daemon = Setup::new(&[(
         "stray.py",
         "
         import os, signal, subprocess, time
@@ -228,7 +228,9 @@ fn kill_9_of_the_daemon_leaves_nothing_running() {
         def busy():
             time.sleep(1000)
         ",
-    )]);
+    )])
+    .set("instances_max", "1")
+    .up();
     daemon.call("stray.stray", serde_json::json!({})).ok();
     let busy = daemon.client().begin("POST", "/v1/call/stray.busy", &[], b"").expect("it is sent");
     wait_for("it runs", || daemon.get("/v1/status").ok()["running"] == 1);
@@ -241,7 +243,7 @@ fn kill_9_of_the_daemon_leaves_nothing_running() {
 
 #[test]
 fn what_an_instance_leaves_behind_ends_with_it() {
-    let daemon = Daemon::start(&[(
+    let daemon = Setup::new(&[(
         "stray.py",
         "
         import os, time
@@ -254,7 +256,9 @@ fn what_an_instance_leaves_behind_ends_with_it() {
             os.wait()
             return os.getpid()
         ",
-    )]);
+    )])
+    .set("instances_max", "1")
+    .up();
     let instance = daemon.call("stray.stray", serde_json::json!({})).ok();
     let instance = i32::try_from(instance.as_i64().expect("a number")).expect("a process id");
     wait_for("everything is there", || daemon.processes().len() == 5);

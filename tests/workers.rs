@@ -163,6 +163,58 @@ fn a_command_that_cannot_be_run() {
 }
 
 #[test]
+fn a_route_that_is_taken_is_left_out_and_nothing_else() {
+    const SHOP: &str = "
+        from bourse import function
+        @function(http='GET /a')
+        def a(): return 'shop'
+        ";
+    let setup = fake("", "1, 1");
+    setup.write("shop.py", SHOP);
+    let daemon = setup.up();
+    assert_eq!(daemon.get("/a").ok(), "shop");
+    // 1. Another program comes, of whose routes one is taken and one is the daemon's own.
+    let script = daemon.folder().join("fake/fake.py");
+    let routes = "hello.hello.module.functions[1].http.extend(['GET /a', 'GET /v1/mine', 'GET /fine'])";
+    let text = std::fs::read_to_string(&script)
+        .expect("a file")
+        .replace("send(hello)", &format!("{routes}\nsend(hello)"));
+    std::fs::write(&script, text).expect("a file");
+    wait_for("its own route is there", || daemon.get("/fine").status == 200);
+    daemon.wait_log("the route \"GET /a\" already belongs to shop.a");
+    daemon.wait_log("\"GET /v1/mine\"");
+    assert_eq!(daemon.get("/a").ok(), "shop");
+    assert_eq!(daemon.call("fake.fine", json!({})).ok(), true);
+    // 2. What is loaded meanwhile is not to blame.
+    daemon.write("another.py", &SHOP.replace("GET /a", "GET /b"));
+    wait_for("it is served", || daemon.get("/b").status == 200);
+    // 3. A developer's process attaches what the daemon would not serve, under a name that comes first.
+    daemon.write("aside.py", &SHOP.replace("'GET /a'", "['GET /a', 'GET /c']"));
+    daemon.wait_log("aside: revision");
+    let (python, sdk) = python_home();
+    let mut attached = Command::new(python);
+    attached.args(["-m", "bourse", "attach"]).arg(daemon.folder().join("aside.py")).env("PYTHONPATH", sdk);
+    let mut attached = attached.stdout(std::process::Stdio::null()).spawn().expect("Python runs");
+    wait_for("it is attached", || daemon.call("aside.a", json!({})).status == 200);
+    assert_eq!(daemon.get("/c").ok(), "shop");
+    assert_eq!(daemon.get("/a").ok(), "shop");
+    daemon.wait_log("aside.a: the route \"GET /a\" already belongs to shop.a");
+    attached.kill().expect("it runs");
+    attached.wait().expect("it has ended");
+}
+
+#[test]
+fn a_route_that_is_left_out_is_not_announced() {
+    let setup = fake("", "1, 1");
+    let script = setup.folder().join("fake/fake.py");
+    let routes = "hello.hello.module.functions[1].http.append('GET /v1/mine')";
+    let text = std::fs::read_to_string(&script).expect("a file");
+    std::fs::write(&script, text.replace("send(hello)", &format!("{routes}\nsend(hello)"))).expect("a file");
+    let daemon = setup.up();
+    daemon.wait_log("fake.fine  POST /v1/call/fake.fine");
+}
+
+#[test]
 fn strangers_at_the_socket_harm_nobody() {
     let daemon = Daemon::start(&[HELLO]);
     let path = daemon.endpoint();

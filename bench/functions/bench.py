@@ -12,3 +12,8 @@ def echo(body):
 def put(key, body):
     state(key).set(body)
     return True
+
+
+@function(http="POST /durable", retry=True)
+def durable(body):
+    return body

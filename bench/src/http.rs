@@ -18,8 +18,6 @@ pub(crate) enum Differ {
     Not,
     /// The last part of the path.
     InPath,
-    /// The header `Idempotency-Key`, which makes a call a durable one.
-    InKey,
 }
 
 /// Requests, one like the other as far as may be.
@@ -43,9 +41,6 @@ impl<'a> Requests<'a> {
         match self.differ {
             Differ::Not => request(self.port, "POST", self.path, "", self.body),
             Differ::InPath => request(self.port, "POST", &format!("{}/{own}", self.path), "", self.body),
-            Differ::InKey => {
-                request(self.port, "POST", self.path, &format!("Idempotency-Key: {own}\r\n"), self.body)
-            }
         }
     }
 }
@@ -162,7 +157,6 @@ pub(crate) fn throughput(script: &Path, port: u16, path: &str, seconds: f64, dif
     match differ {
         Differ::Not => {}
         Differ::InPath => _ = wrk.env("DIFFER", "path").env("RUN", run()),
-        Differ::InKey => _ = wrk.env("DIFFER", "key").env("RUN", run()),
     }
     let output = wrk.arg("-s").arg(script).arg(format!("http://127.0.0.1:{port}{path}")).output()?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -85,9 +85,9 @@ impl<'t> Ours<'t> {
             "state-writes" => one(wrk(tools, self.daemon()?.port, "/put", seconds, Differ::InPath)?),
             "durable-latency" => {
                 let mut connection = Connection::open(self.durable()?.port)?;
-                one(connection.latency("/echo", BODY, seconds, Differ::InKey)?)
+                one(connection.latency("/durable", BODY, seconds, Differ::Not)?)
             }
-            "durable-throughput" => one(wrk(tools, self.durable()?.port, "/echo", seconds, Differ::InKey)?),
+            "durable-throughput" => one(wrk(tools, self.durable()?.port, "/durable", seconds, Differ::Not)?),
             "accept-throughput" => {
                 // A new one each time: what is accepted is never run.
                 let waiting = Waiting::start(tools)?;

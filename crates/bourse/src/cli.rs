@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::client::{self, Error};
-use crate::config::{Config, Given};
+use crate::config::{self, Config, Given};
 use crate::daemon;
 
 #[derive(Parser)]
@@ -293,7 +293,7 @@ fn resolve(folder: &Path, given: &Given) -> anyhow::Result<Config> {
             folder.display()
         );
     }
-    Ok(Config::resolve(&folder, given, std::env::vars())?)
+    Ok(Config::resolve(&folder, given, config::variables())?)
 }
 
 #[cfg(test)]

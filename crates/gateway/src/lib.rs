@@ -68,7 +68,7 @@ use tokio::sync::oneshot;
 
 pub use gateway::{Config, Gateway};
 pub use guard::Auth;
-pub use routes::{Deployed, Routes};
+pub use routes::{Deployed, Held, LeftOut, Routes};
 pub use serve::Listener;
 pub use standing::Standing;
 

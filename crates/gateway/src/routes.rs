@@ -4,7 +4,7 @@
 //! path and have its method, the one whose first difference is more specific wins: a literal before a parameter,
 //! a parameter before the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -77,6 +77,18 @@ pub enum RouteConflict {
     TooMany(usize),
 }
 
+/// A route or function that is not in a table, because it cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Whose it is; `None` for a route of the configuration.
+    pub module: Option<String>,
+    /// What is wrong with it.
+    pub why: RouteConflict,
+}
+
+/// Routes, and the modules that have them.
+pub type Held = BTreeSet<(String, String)>;
+
 /// All functions and routes.
 #[derive(Debug, Default)]
 pub struct Routes {
@@ -125,36 +137,74 @@ struct Endpoint {
 impl Routes {
     /// From what is deployed, and `extra` routes from the configuration.
     pub fn new(deployed: &[Deployed], extra: &[(String, FunctionName)]) -> Result<Self, RouteConflict> {
+        let (routes, left_out) = Self::as_far_as_possible(deployed, extra, &Held::new());
+        left_out.into_iter().next().map_or(Ok(routes), |left_out| Err(left_out.why))
+    }
+
+    /// As [`Routes::new`], without what cannot be there. Of two that want the same route, the one has it that held it
+    /// before, otherwise the first; what is deployed comes before `extra`.
+    pub fn as_far_as_possible(
+        deployed: &[Deployed],
+        extra: &[(String, FunctionName)],
+        held: &Held,
+    ) -> (Self, Vec<LeftOut>) {
         let mut routes = Self::default();
-        let mut wanted: Vec<(String, Arc<Target>)> = Vec::new();
+        let mut left_out = Vec::new();
+        let mut wanted: Vec<(Option<&str>, String, Arc<Target>)> = Vec::new();
         for module in deployed.iter().map(|d| &d.module) {
+            let mut leave_out = |why| left_out.push(LeftOut { module: Some(module.name.clone()), why });
             for function in &module.functions {
                 let text = format!("{}.{}", module.name, function.name);
-                let name: FunctionName = text.parse().map_err(|_| RouteConflict::Function(text.clone()))?;
+                let Ok(name) = text.parse::<FunctionName>() else {
+                    leave_out(RouteConflict::Function(text));
+                    continue;
+                };
+                if routes.functions.contains_key(&text) {
+                    leave_out(RouteConflict::Function(text));
+                    continue;
+                }
                 let target = Arc::new(Target {
                     signature: Signature::new(text.clone(), function),
                     meter: Meter::of_function(&text),
                     doc: function.doc.clone(),
                     name,
                 });
-                wanted.extend(function.http.iter().map(|route| (route.clone(), Arc::clone(&target))));
-                if routes.functions.insert(text.clone(), target).is_some() {
-                    return Err(RouteConflict::Function(text));
-                }
+                let its = function.http.iter();
+                wanted.extend(its.map(|route| (Some(&*module.name), route.clone(), Arc::clone(&target))));
+                routes.functions.insert(text, target);
             }
+        }
+        if !held.is_empty() {
+            wanted.sort_by_key(|(_, text, target)| {
+                let pattern = Pattern::parse(text).map(|pattern| pattern.to_string());
+                !pattern.is_ok_and(|pattern| held.contains(&(pattern, target.name.module().to_owned())))
+            });
         }
         for (text, function) in extra {
             let (text, function) = (text.clone(), function.to_string());
             match routes.functions.get(&function) {
-                Some(target) => wanted.push((text, Arc::clone(target))),
-                None => return Err(RouteConflict::Unknown { text, function }),
+                Some(target) => wanted.push((None, text, Arc::clone(target))),
+                None => {
+                    left_out.push(LeftOut { module: None, why: RouteConflict::Unknown { text, function } })
+                }
             }
         }
         if wanted.len() > ROUTES_MAX {
-            return Err(RouteConflict::TooMany(wanted.len()));
+            left_out.push(LeftOut { module: None, why: RouteConflict::TooMany(wanted.len()) });
+            wanted.truncate(ROUTES_MAX);
         }
-        wanted.into_iter().try_for_each(|(text, target)| routes.add(&text, target))?;
-        Ok(routes)
+        for (module, text, target) in wanted {
+            if let Err(why) = routes.add(&text, target) {
+                left_out.push(LeftOut { module: module.map(str::to_owned), why });
+            }
+        }
+        (routes, left_out)
+    }
+
+    /// Which module has which route.
+    pub fn held(&self) -> Held {
+        let held = self.list.iter();
+        held.map(|(pattern, target)| (pattern.to_string(), target.name.module().to_owned())).collect()
     }
 
     fn add(&mut self, text: &str, target: Arc<Target>) -> Result<(), RouteConflict> {
@@ -191,7 +241,6 @@ impl Routes {
         Ok(())
     }
 
-    /// A function by its full name.
     /// Why the module of a function that is not here serves nothing, if it is one that could.
     pub(crate) fn failure(&self, function: &str) -> Option<&v1::Failure> {
         self.failures.get(function.split_once('.')?.0)
@@ -202,6 +251,7 @@ impl Routes {
         Self { failures, ..self }
     }
 
+    /// A function by its full name.
     pub(crate) fn function(&self, name: &str) -> Option<&Arc<Target>> {
         self.functions.get(name)
     }

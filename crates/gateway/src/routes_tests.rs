@@ -120,3 +120,26 @@ proptest::proptest! {
         let _ = routes.find(&method.parse().unwrap(), &path);
     }
 }
+
+#[test]
+fn what_cannot_be_is_left_out_alone() {
+    let modules = [
+        module("shop", &[("f", &["GET /a"])]),
+        module("tool", &[("g", &["GET /a", "GET /v1/x", "GET /b"]), ("", &[]), ("h", &[])]),
+    ];
+    let extra = [("GET b", "f"), ("GET /b", "f"), ("GET /c", "f"), ("GET /d", "gone")];
+    let extra = extra.map(|(route, f)| (route.to_owned(), FunctionName::new("shop", f)));
+    let (routes, left_out) = Routes::as_far_as_possible(&modules, &extra, &Held::new());
+    check(&routes, "GET", "/a", "shop.f");
+    check(&routes, "GET", "/b", "tool.g");
+    check(&routes, "GET", "/c", "shop.f");
+    assert!(["tool.g", "tool.h"].iter().all(|name| routes.function(name).is_some()));
+    let of = |module: Option<&str>| left_out.iter().filter(|l| l.module.as_deref() == module).count();
+    assert_eq!([of(Some("shop")), of(Some("tool")), of(None)], [0, 3, 3], "{left_out:?}");
+
+    // Whoever has a route keeps it, wherever it stands.
+    let [shop, tool] = modules;
+    let (routes, _) = Routes::as_far_as_possible(&[tool, shop], &[], &routes.held());
+    check(&routes, "GET", "/a", "shop.f");
+    check(&routes, "GET", "/b", "tool.g");
+}

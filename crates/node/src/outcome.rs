@@ -300,11 +300,12 @@ impl Node {
         let instances = module.serving_revision().map_or(0, |r| r.instances.len());
         Code::NoCapacity
             .because(format!(
-                "{} waited {waited} for an instance of {name}: there are {instances}, and {} calls wait",
+                "{} waited {waited} for an instance of {name}: there are {instances}, and {} {} for them",
                 call.function,
-                module.queue.len()
+                module.queue.len(),
+                if module.queue.len() == 1 { "call waits" } else { "calls wait" }
             ))
-            .hint("raise `queue_wait`, or `instances` of the module, or add a machine")
+            .hint("raise `queue_wait`, or `instances_max` of the module, or `running` of the daemon")
             .retry_after(std::time::Duration::from_secs(1))
     }
 

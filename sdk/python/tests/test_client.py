@@ -134,8 +134,10 @@ def test_misuse(daemon, tmp_path, monkeypatch):
         assert "belongs to the thread" in caught[0]
     with pytest.raises(bourse.Unauthorized):
         bourse.Client(daemon.endpoint, token="wrong")
-    with pytest.raises(bourse.NoNode, match="does not exist"):
-        bourse.Client(tmp_path)
+    (tmp_path / "shop").mkdir()
+    for folder in (str(tmp_path / "shop"), tmp_path / "shop" / ".bourse"):
+        with pytest.raises(bourse.NoNode, match=r"/shop/\.bourse/daemon\.json does not exist"):
+            bourse.Client(folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BOURSE_DATA", raising=False)
     with pytest.raises(bourse.NoNode, match=r"no \.bourse/daemon\.json"):

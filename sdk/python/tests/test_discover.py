@@ -107,6 +107,26 @@ def test_parameters(tmp_path):
     assert {found[8][1], found[9][1]} <= {"dict", "dict?"} and f.returns == "none"
 
 
+def test_hints_that_say_something(tmp_path):
+    module = described(
+        tmp_path,
+        """
+        from __future__ import annotations
+        from typing import *
+        if TYPE_CHECKING: from nowhere import Hidden
+        Id = NewType("Id", int)
+        Some = TypeVar("Some")
+        Text = TypeVar("Text", bound=str)
+        def f(a: Hidden, b: List[int], c: Dict[str, List[Hidden]], d: Dict[str, int], e: Optional[List[int]],
+              f: Literal[1, 2], g: Literal["x", None], h: Optional[Literal["x"]], i: Literal["x", 1], j: Id, k: Some,
+              l: Text, m: Optional[Dict[str, int]] = None, n: Sequence[str] = ()) -> List[Id]: pass
+        """,
+    )
+    types = {p.name: p.type for p in module.functions[0].parameters}
+    assert " ".join(types.values()) == "any list any dict list? int str? str? any int any str dict? list"
+    assert module.functions[0].returns == "list"
+
+
 def test_packages_and_names_that_are_taken(tmp_path):
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "part.py").write_text("y = 1\ndef inner(): pass\n")
@@ -126,6 +146,11 @@ def test_refusals(tmp_path):
             tmp_path,
             "from bourse import function\n@function(name='f')\ndef g(): pass\n@function\ndef f(): pass\n",
         )
+    with pytest.raises(ValueError, match="name f: in line 2 and in line 4"):
+        described(
+            tmp_path,
+            "from bourse import function\n@function(name='f')\ndef g(): pass\n@function\ndef f(): pass\n",
+        )
     for option in ("exclusive", "unique", "pure", "async_", "cron", "queue", "topic", "stream", "fresh", "nonsense"):
         with pytest.raises(bourse.OptionError, match=f"'{option}' is not supported in this version"):
             bourse.function(**{option: 1})
@@ -135,6 +160,54 @@ def test_refusals(tmp_path):
         bourse.function(http="/no/method")
     with pytest.raises(bourse.OptionError, match="not a duration"):
         bourse.function(timeout="soon")(lambda: 1)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "\n\ndef a(): return 1\nb = 1\ndef a(): return 2\n",
+        "\n\nasync def a(): return 1\n\ndef a(): return 2\n",
+        "from bourse import function\n@function\ndef a(): pass\n@function\ndef a(x): pass\n",
+        "import bourse\n@bourse.function(name='c')\ndef a(): pass\n@bourse.function\ndef a(x): pass\n",
+        "from bourse import function\n@function\ndef a(): pass\n\ndef a(x): pass\n@function\ndef b(): pass\n",
+    ],
+)
+def test_two_functions_with_one_name(tmp_path, source):
+    with pytest.raises(ValueError, match="mod defines a twice, in line 3 and in line 5"):
+        described(tmp_path, source)
+
+
+def test_a_name_that_is_meant_to_be_defined_again(tmp_path):
+    module = described(
+        tmp_path,
+        """
+        import functools, sys, typing
+        if sys.platform == "linux":
+            def a(): return 1
+        else:
+            def a(): return 2
+        try:
+            def b(): pass
+        except ImportError:
+            def b(): pass
+        def c(): pass
+        if c:
+            def c(): pass
+        @typing.overload
+        def d(x: int) -> int: ...
+        @typing.overload
+        def d(x: str) -> str: ...
+        def d(x): return x
+        def e(): pass
+        e = functools.lru_cache(e)
+        def e(): pass
+        def _h(): pass
+        def _h(): pass
+        """,
+    )
+    assert names(module) == ["a", "b", "c", "d", "e"]
+    source = "from bourse import function\ndef helper(): pass\ndef helper(): pass\n@function\ndef f(): pass\n"
+    assert names(described(tmp_path, source)) == ["f"]
 
 
 def test_a_decorated_function_is_plain_python():

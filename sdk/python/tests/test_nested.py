@@ -133,8 +133,46 @@ def test_a_failed_call_is_the_callers_error_unless_caught(node):
     outer = node.invoke("one", 1)
     node.reply(node.expect("call")[0], failure=failure)
     mine = node.outcome(outer)
-    assert (mine.code, mine.type) == ("function_error", "NoCapacity")
-    assert mine.message == "the call of other.double failed with no_capacity: waited 10 s"
+    assert (mine.code, mine.type, mine.hint) == ("no_capacity", "NoCapacity", "Add machines.")
+    assert mine.message == "other.double: waited 10 s"
+
+
+def let_go(node, failure, levels=1):
+    """What becomes of a call's failure that so many functions let go."""
+    for _ in range(levels):
+        outer = node.invoke("one", 1)
+        node.reply(node.expect("call")[0], failure=failure)
+        failure = node.outcome(outer)
+    return failure
+
+
+def test_a_refusal_that_is_not_caught_keeps_its_code(node):
+    node.welcomed(GRID)
+    for code in ("blocked_exceeded", "store_unavailable", "no_capacity", "conflict", "timeout", "depth_exceeded"):
+        failure = messages.Failure(code=code, message="why", hint="What to do.", retry_after_ms=1500)
+        for levels in (1, 3):
+            last = let_go(node, failure, levels)
+            assert (last.code, last.message) == (code, "other.double: why")
+            assert (last.hint, last.retry_after_ms) == ("What to do.", 1500)
+    # What is true of the inner call alone would mislead the caller of the outer one.
+    for code in ("not_found", "bad_arguments", "unauthorized", "cancelled"):
+        last = let_go(node, messages.Failure(code=code, message="why"), 3)
+        assert (last.code, last.message) == ("function_error", "other.double: why")
+        assert last.type == {"not_found": "NotFound", "bad_arguments": "BadArguments"}.get(code, last.type)
+
+
+def test_the_innermost_error_is_told_once(node):
+    node.welcomed(GRID)
+    traceback = "Traceback (most recent call last):\n  in inner\nLookupError: no such thing"
+    failure = messages.Failure(code="function_error", type="LookupError", message="no such thing", traceback=traceback)
+    last = let_go(node, failure, 3)
+    assert (last.code, last.type, last.message) == ("function_error", "LookupError", "no such thing")
+    assert last.traceback.count("in inner") == 1 and last.traceback.count("in one") == 3
+    assert last.traceback.endswith(traceback)
+    assert len(let_go(node, failure, 200).traceback) <= 16_384
+    failure.traceback = "x" * 30_000 + "LookupError: no such thing"
+    assert let_go(node, failure).traceback.endswith("LookupError: no such thing")
+    assert len(let_go(node, failure).traceback) <= 16_384
 
 
 def test_a_timed_result_cancels_and_waits_for_the_slot(node):
@@ -166,9 +204,13 @@ def test_interrupt_while_waiting(node):
     node.welcomed(GRID)
     for function in ("one", "aone"):
         outer = node.invoke(function, 1)
-        node.expect("call")
+        call, _ = node.expect("call")
+        if function == "aone":
+            node.expect("wait")
         assert node.ping() < 1
         node.cancel(outer, interrupt=True)
+        assert node.expect("cancel")[0].request == call.request  # it has no slot until a reply tells it so
+        node.reply(call, failure=messages.Failure(code="cancelled"))
         assert node.outcome(outer).code == "timeout"
 
 

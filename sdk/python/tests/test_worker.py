@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 
 from bourse import _messages as messages
@@ -87,6 +88,46 @@ def test_failures_have_the_users_frames_only(node):
     failure = node.run("odd")
     assert failure.type == "TypeError" and "result['a'][0] is of type object" in failure.message
     assert "generator" in node.run("generator_result").message
+
+
+def test_an_exception_without_a_text_says_something(node):
+    node.welcomed(
+        """
+        def memory(): raise MemoryError
+        def interrupted(): raise KeyboardInterrupt
+        def wrong(): assert False
+        """
+    )
+    said = {name: node.run(name) for name in ("memory", "interrupted", "wrong")}
+    assert said["memory"].message == "out of memory"
+    assert said["interrupted"].message == "interrupted, by Ctrl-C or a signal"
+    assert said["wrong"].message == "AssertionError was raised without a text"
+
+
+def test_a_missing_package_is_told_where_to_name_it(node):
+    node.write("helper.py", "import no_such_package.part\n")
+    node.write("names.py", "")
+    node.welcomed(
+        """
+        def packages(): import helper
+        def parts(): import names.part
+        def standard(): import no_such_package_either, os
+        def own(): raise ModuleNotFoundError("no name")
+        def pythons(): raise ModuleNotFoundError("No module named 'tkinter'", name="tkinter")
+        """
+    )
+    hint = "add it to requirements.txt in the served folder"
+    assert hint in node.run("packages").hint and "no_such_package is a package" in node.run("packages").hint
+    assert hint in node.run("standard").hint
+    assert [node.run(name).hint for name in ("parts", "own")] == ["", ""]
+    assert sys.version_info < (3, 10) or node.run("pythons").hint == ""
+
+
+def test_a_module_that_lacks_a_package(node):
+    node.start("import no_such_package\n")
+    hello, _ = node.expect("hello")
+    assert hello.failed.message == "ModuleNotFoundError: No module named 'no_such_package'"
+    assert "requirements.txt in the served folder" in hello.failed.hint
 
 
 def test_no_exception_ends_the_instance(node):

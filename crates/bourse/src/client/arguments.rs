@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Read as _;
 
+use bourse_wire::arguments::Arguments;
+use bourse_wire::value::Value;
 use bytes::Bytes;
 
 use super::{Error, json};
@@ -15,6 +17,9 @@ pub(super) struct Body {
 }
 
 const JSON: &str = "application/json";
+
+/// The parameter that a file is for.
+pub(super) const BODY: &str = "body";
 
 /// Reads what was given, and the file or stdin that it names.
 pub(super) fn body(given: &[String], content_type: Option<&str>) -> Result<Body, Error> {
@@ -59,6 +64,64 @@ pub(super) fn body(given: &[String], content_type: Option<&str>) -> Result<Body,
         fields.push(format!("{}:{value}", json::quoted(name)));
     }
     json(format!("{{{}}}", fields.join(",")))
+}
+
+/// The file that stands beside `name=value…`, if there is one.
+pub(super) fn file_beside(given: &[String]) -> Option<&str> {
+    let mut files = given.iter().filter_map(|argument| argument.strip_prefix('@'));
+    files.next().filter(|_| files.next().is_none() && given.len() > 1)
+}
+
+/// Named arguments and a file, which is the parameter `body`: JSON by its name or type, text if that is what the
+/// parameter takes or `content_type` says, otherwise bytes.
+pub(super) fn body_beside(
+    given: &[String],
+    file: &str,
+    content_type: Option<&str>,
+    takes_text: bool,
+) -> Result<Body, Error> {
+    let others: Vec<String> = given.iter().filter(|argument| !argument.starts_with('@')).cloned().collect();
+    let Body { bytes: named, .. } = body(&others, None)?;
+    let not_named = || Error::Usage(format!("beside @{file} arguments are written name=value"));
+    let Ok(serde_json::Value::Object(named)) = serde_json::from_slice(&named) else {
+        return Err(not_named());
+    };
+    if named.contains_key(BODY) {
+        return Err(Error::Usage(format!("{BODY} is given twice: it is what @{file} holds")));
+    }
+    let bytes = read(file)?;
+    let is_json = content_type.map_or(file.ends_with(".json"), |of| of == JSON || of.ends_with("+json"));
+    let is_text = takes_text || content_type.is_some_and(|of| of.starts_with("text/"));
+    let value = match (is_json && !takes_text, std::str::from_utf8(&bytes)) {
+        (true, _) => serde_json::from_slice(&bytes)
+            .map(value)
+            .map_err(|e| Error::Usage(format!("{file} is not JSON: {e}")))?,
+        (false, Ok(text)) if is_text => Value::Text(text.to_owned()),
+        (false, Err(_)) if is_text => return Err(Error::Usage(format!("{file} is not UTF-8 text"))),
+        (false, _) => Value::Bytes(bytes),
+    };
+    let mut all: Vec<_> = named.into_iter().map(|(name, given)| (name, self::value(given))).collect();
+    all.push((BODY.to_owned(), value));
+    let bytes = Arguments { positional: Vec::new(), named: all }.to_cbor();
+    Ok(Body { bytes, content_type: "application/cbor".to_owned() })
+}
+
+/// JSON as the daemon reads it.
+fn value(json: serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(on) => Value::Bool(on),
+        Json::Number(n) => match n.as_i128() {
+            Some(n) => Value::Int(n),
+            None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::Text(text),
+        Json::Array(items) => Value::Array(items.into_iter().map(value).collect()),
+        Json::Object(fields) => {
+            Value::Map(fields.into_iter().map(|(name, of)| (Value::Text(name), value(of))).collect())
+        }
+    }
 }
 
 /// A file, or stdin for `-`.

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use http::Method;
+use serde_json::Value;
 
 use super::http::{Answer, Ask, Daemon, block_on, encoded};
 use super::{Error, FAILED, OK, Reach, arguments, json};
@@ -16,8 +17,8 @@ An ARGUMENT is one of:
               is quoted: room='\"101\"'
   JSON        all arguments: '{\"name\": \"value\"}' by name, '[1, 2]' by position
   @FILE       the file, as it is, for the parameter `body`; if its name ends in
-              .json, all arguments. @- reads stdin. --content-type says what
-              it is
+              .json and nothing stands beside it, all arguments. @- reads stdin.
+              --content-type says what it is
 
 A result that is JSON is laid out on a terminal, and printed as it came
 elsewhere; bytes and text are printed as they are. Failures go to stderr.
@@ -39,7 +40,7 @@ Examples:
 pub(crate) struct Call {
     #[command(flatten)]
     target: Target,
-    /// name=value…, one JSON text, or @FILE
+    /// name=value… and @FILE, or one JSON text
     #[arg(value_name = "ARGUMENT")]
     arguments: Vec<String>,
     /// What @FILE is, such as application/json or text/html [default: by its name, or application/octet-stream]
@@ -79,6 +80,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The function.
+    fn name(&self) -> &str {
+        &self.function
+    }
+
     /// The path of its calls.
     pub(super) fn path(&self) -> Result<String, Error> {
         if self.horizon.is_some() {
@@ -116,7 +122,15 @@ impl Target {
 pub(crate) fn run(call: &Call) -> anyhow::Result<u8> {
     let path = call.target.path()?;
     let daemon = Daemon::new(call.reach.find()?)?;
-    let body = arguments::body(&call.arguments, call.content_type.as_deref())?;
+    let content_type = call.content_type.as_deref();
+    let body = match arguments::file_beside(&call.arguments) {
+        None => arguments::body(&call.arguments, content_type)?,
+        Some(file) => {
+            let modules = block_on(daemon.json("/v1/modules"))??;
+            let takes_text = takes_text(&modules, call.target.name());
+            arguments::body_beside(&call.arguments, file, content_type, takes_text)?
+        }
+    };
     let ask = Ask {
         method: Method::POST,
         path,
@@ -147,6 +161,16 @@ pub(crate) fn run(call: &Call) -> anyhow::Result<u8> {
         return Err(Error::Refused(format!("the function answered with status {}", answer.status)).into());
     }
     Ok(OK)
+}
+
+/// Whether the function's parameter for a file is text.
+fn takes_text(modules: &Value, function: &str) -> bool {
+    let named = |items: &Value, name: &str| {
+        items.as_array().into_iter().flatten().find(|item| item["name"] == name).cloned().unwrap_or_default()
+    };
+    let (module, function) = function.split_once('.').unwrap_or_default();
+    let function = named(&named(modules, module)["functions"], function);
+    named(&function["parameters"], arguments::BODY)["type"] == "str"
 }
 
 /// The answer as one JSON object.

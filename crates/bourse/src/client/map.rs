@@ -37,13 +37,17 @@ pub(crate) struct Map {
     /// @FILE with the items, or - for stdin
     items: String,
     /// Calls at the same time, at most
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "16", value_parser = lanes)]
     parallel: NonZeroUsize,
     /// A line for each item, failed or not
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     reach: Reach,
+}
+
+fn lanes(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a whole number from 1".to_owned())
 }
 
 /// An item may not overtake the first unfinished one by more than this: results wait in memory.

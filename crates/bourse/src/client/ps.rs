@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::http::{Daemon, block_on};
 use super::table::{BAD, DIM, GOOD, ODD, Table};
 use super::{OK, Reach};
+use crate::daemon::NO_FUNCTIONS;
 
 /// Shows the modules and instances of a daemon.
 #[derive(clap::Args)]
@@ -85,10 +86,9 @@ fn tables(out: &mut impl Write, modules: &Value, instances: &Value) -> io::Resul
             (_, _) if m["loading"] == true => (ODD, "loading".to_owned()),
             (Value::Null, true) => (GOOD, "serving".to_owned()),
             (Value::Null, false) => (ODD, "not loaded".to_owned()),
-            (failure, true) => {
-                (ODD, format!("serving; the newest revision fails: {}", cell(&failure["message"])))
-            }
-            (failure, false) => (BAD, format!("failed: {}", cell(&failure["message"]))),
+            (failure, true) => (ODD, format!("serving; the newest revision fails: {}", first_line(failure))),
+            (failure, false) if is_helper(failure) => (DIM, "helper".to_owned()),
+            (failure, false) => (BAD, format!("failed: {}", first_line(failure))),
         };
         let functions = items(&m["functions"]).len().to_string();
         let count = |name: &str| cell(&m[name]);
@@ -150,7 +150,7 @@ fn functions(out: &mut impl Write, modules: &Value) -> io::Result<()> {
             let routes = if routes.is_empty() { "-".to_owned() } else { routes.join(", ") };
             table.row([name, routes, about.to_owned()]);
         }
-        if m["failure"].is_object() {
+        if m["failure"].is_object() && !is_helper(&m["failure"]) {
             let name = cell(&m["name"]);
             writeln!(out, "{BAD}{name} fails:{BAD:#} {}", cell(&m["failure"]["message"]))?;
         }
@@ -162,6 +162,16 @@ fn parameter(p: &Value) -> String {
     let kind = p["type"].as_str().filter(|t| !t.is_empty()).map(|t| format!(": {t}")).unwrap_or_default();
     let optional = if p["required"] == true { "" } else { "?" };
     format!("{}{optional}{kind}", cell(&p["name"]))
+}
+
+/// A file without functions is no mistake: others import it.
+fn is_helper(failure: &Value) -> bool {
+    failure["message"] == NO_FUNCTIONS
+}
+
+/// Of why a module is not served.
+fn first_line(failure: &Value) -> String {
+    cell(&failure["message"]).lines().next().unwrap_or_default().to_owned()
 }
 
 fn items(value: &Value) -> &[Value] {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::Table;
 use super::{Error, OK};
-use crate::config::{Config, Given, Scope, Source, schema};
+use crate::config::{self, Config, Given, Scope, Source, schema};
 
 /// Shows every setting, its value, and where that comes from.
 #[derive(clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) fn show(show: &Show) -> anyhow::Result<u8> {
             show.folder.display()
         ))
     })?;
-    let mut config = Config::resolve(&folder, &Given::new(), std::env::vars())?;
+    let mut config = Config::resolve(&folder, &Given::new(), config::variables())?;
     if let Scan::Done { found, .. } = scan::scan(&folder)? {
         for module in found {
             config.set_module(&module.name, &folder.join(SETTINGS_FILE), &module.settings.options)?;

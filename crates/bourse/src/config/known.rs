@@ -170,6 +170,42 @@ pub(crate) const SETTINGS: &[Setting] = &[
     module("idle", Shape::Duration, "5m", "an instance without work stops after this"),
 ];
 
+/// Settings of which zero would mean that nothing runs.
+pub(crate) const ABOVE_ZERO: &[&str] =
+    &["running", "instances", "ping", "startup", "payload", "timeout", "queue", "instances_max"];
+
+/// Variables that are no settings: where commands look for a daemon, what instances and `python -m bourse` are told.
+const OTHER_VARIABLES: &[&str] = &[
+    "BOURSE_URL",
+    "BOURSE_BINARY",
+    "BOURSE_MODULE",
+    "BOURSE_ENDPOINT",
+    "BOURSE_PROCESS",
+    "BOURSE_SECRET_FD",
+    "BOURSE_CONTROL_FD",
+    "BOURSE_BLESS",
+    "BOURSE_REFRESH",
+];
+
+/// How those begin that this project's own tests and benchmarks read.
+const OTHER_PREFIXES: &[&str] = &["BOURSE_TEST_", "BOURSE_STORE_TEST_", "BOURSE_BENCH_", "BOURSE_SEED"];
+
+/// What Kubernetes sets in each pod for a service whose name begins with "bourse".
+const OF_SERVICES: &[&str] = &["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
+
+/// Whether a `BOURSE_*` variable that is no setting may be there all the same.
+pub(crate) fn is_other_variable(name: &str) -> bool {
+    OTHER_VARIABLES.contains(&name)
+        || OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || OF_SERVICES.iter().any(|part| name.contains(part))
+        || name.ends_with("_PORT")
+}
+
+/// Every variable that can be set by hand.
+pub(crate) fn variables() -> impl Iterator<Item = String> {
+    SETTINGS.iter().map(Setting::variable).chain(["BOURSE_URL".to_owned()])
+}
+
 /// The setting of that name.
 pub(crate) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.name == name)

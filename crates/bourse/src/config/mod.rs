@@ -10,3 +10,9 @@ mod value;
 pub(crate) use known::Scope;
 pub(crate) use resolve::{Config, Given, Source};
 pub(crate) use schema::schema;
+
+/// The process's environment, as far as it is text.
+pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}

@@ -49,6 +49,10 @@ pub(crate) enum Error {
         "http = {address:?} can be reached from other machines, and nothing protects it\n  hint: set a token that callers must show (--token, BOURSE_TOKEN or `token` in bourse.toml), or listen on 127.0.0.1"
     )]
     Exposed { address: String },
+    #[error(
+        "{place}: [module] belongs into the bourse.toml of a module's own folder\n  hint: in that of the served folder, write [modules.NAME]"
+    )]
+    ModuleOfFolder { place: String },
     #[error("{0}")]
     Modules(String),
 }
@@ -59,6 +63,8 @@ pub(crate) struct Config {
     /// The served folder, absolute.
     pub folder: PathBuf,
     values: BTreeMap<&'static str, (String, Source)>,
+    /// What the file says, whether it counts or not.
+    file: BTreeMap<&'static str, String>,
     /// By module, what differs.
     modules: BTreeMap<String, BTreeMap<&'static str, String>>,
     /// `[routes]`: "METHOD /pattern" to "module.function".
@@ -68,7 +74,7 @@ pub(crate) struct Config {
 }
 
 /// The tables of `bourse.toml` in the served folder.
-const TABLES: &[&str] = &["daemon", "modules", "routes", "module"];
+const TABLES: &[&str] = &["daemon", "modules", "routes"];
 
 impl Config {
     /// From everything that has a say. `variables` is the process's environment.
@@ -90,6 +96,7 @@ impl Config {
                 return Err(Error::Bad { place, name: table.to_owned(), reason });
             }
         }
+        let mut said = BTreeMap::new();
         if let Some(toml::Value::Table(table)) = file.get("daemon") {
             for (name, given) in table {
                 let setting = lookup(&format!("{place}, [daemon]"), name, |_| true)?;
@@ -98,11 +105,19 @@ impl Config {
                     name: name.clone(),
                     reason,
                 })?;
+                said.insert(setting.name, text.clone());
                 values.insert(setting.name, (text, Source::File(path.clone())));
             }
         }
         for (name, text) in variables {
-            let Some(setting) = SETTINGS.iter().find(|s| s.variable() == name) else { continue };
+            let Some(setting) = SETTINGS.iter().find(|s| s.variable() == name) else {
+                if known::is_other_variable(&name) {
+                    continue;
+                }
+                let all: Vec<String> = known::variables().collect();
+                let near = nearest(&name, all.iter().map(String::as_str));
+                return Err(Error::Unknown { place: "the environment".to_owned(), name, near });
+            };
             checked("the environment", setting, &name, &text)?;
             values.insert(setting.name, (text, Source::Variable(name)));
         }
@@ -114,12 +129,17 @@ impl Config {
         let mut config = Self {
             folder: folder.to_owned(),
             values,
+            file: said,
             modules: BTreeMap::new(),
             routes: BTreeMap::new(),
             given,
         };
         config.read_routes(&file, &place)?;
-        config.check_counts()?;
+        config.check_instances(&BTreeMap::new()).map_err(|reason| Error::Bad {
+            place: config.values["instances_min"].1.to_string(),
+            name: "instances_min".to_owned(),
+            reason,
+        })?;
         config.check_exposure()?;
         Ok(config)
     }
@@ -156,6 +176,33 @@ impl Config {
             .map(|s| s.name)
     }
 
+    /// What differs in `again` and counts from now on, with its value.
+    pub(crate) fn changed<'a>(
+        &'a self,
+        again: &'a Self,
+    ) -> impl Iterator<Item = (&'static str, &'a str)> + 'a {
+        SETTINGS
+            .iter()
+            .map(|s| (s, again.values[s.name].0.as_str()))
+            .filter(|(s, value)| s.at == When::Now && self.values[s.name].0 != *value)
+            .map(|(s, value)| (s.name, value))
+    }
+
+    /// What the file says otherwise in `again`, to no effect: the command line or the environment say it too.
+    pub(crate) fn outdone<'a>(
+        &'a self,
+        again: &'a Self,
+    ) -> impl Iterator<Item = (&'static str, &'a Source)> + 'a {
+        again
+            .values
+            .iter()
+            .filter(|(_, (_, source))| matches!(source, Source::Flag | Source::Variable(_)))
+            .filter(|(name, _)| {
+                again.file.contains_key(*name) && self.file.get(*name) != again.file.get(*name)
+            })
+            .map(|(name, (_, source))| (*name, source))
+    }
+
     /// Takes over what can change while the daemon runs.
     pub(crate) fn take_over(&mut self, again: Self) {
         for setting in SETTINGS.iter().filter(|s| s.at == When::Now) {
@@ -163,19 +210,20 @@ impl Config {
             self.values.insert(setting.name, value);
         }
         self.routes = again.routes;
+        self.file = again.file;
     }
 
-    /// Zero of some things would mean that nothing runs.
-    fn check_counts(&self) -> Result<(), Error> {
-        for name in ["running", "instances", "ping", "startup"] {
-            let (text, source) = &self.values[name];
-            let zero = text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).parse() == Ok(0.0_f64);
-            if zero {
-                let reason = format!("{text} means that nothing could run; it must be above zero");
-                return Err(Error::Bad { place: source.to_string(), name: name.to_owned(), reason });
+    /// Not more instances may be kept than there may be.
+    fn check_instances(&self, own: &BTreeMap<&'static str, String>) -> Result<(), String> {
+        let count = |name: &'static str| {
+            own.get(name).map_or_else(|| self.text(name), String::as_str).parse::<usize>().ok()
+        };
+        match (count("instances_min"), count("instances_max")) {
+            (Some(min), Some(max)) if min > max => {
+                Err(format!("{min} instances cannot be kept where instances_max = {max}"))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Settings of modules that stand in the served folder's own file.
@@ -241,6 +289,11 @@ impl Config {
             })?;
             own.insert(setting.name, text);
         }
+        self.check_instances(&own).map_err(|reason| Error::Bad {
+            place,
+            name: "instances_min".to_owned(),
+            reason,
+        })?;
         self.modules.insert(module.to_owned(), own);
         Ok(())
     }
@@ -356,6 +409,9 @@ fn read(path: &Path) -> Result<toml::Table, Error> {
         reason: e.to_string().trim_end().to_owned(),
     })?;
     for name in file.keys() {
+        if name == "module" {
+            return Err(Error::ModuleOfFolder { place: path.display().to_string() });
+        }
         if !TABLES.contains(&name.as_str()) {
             // The most likely slip: a setting that stands outside its table.
             let near = if known::find(name).is_some() {
@@ -427,6 +483,57 @@ mod tests {
         assert!(message("http = \"x\"").contains("[daemon] http"));
         assert!(message("[daemon]\ntimeout = \"soon\"").contains("a duration such as"));
         assert!(message("[daemon").contains("cannot be read"));
+    }
+
+    #[test]
+    fn unknown_variables_are_refused_with_the_nearest() {
+        let message = |name| resolve("", &[], &[(name, "1")]).unwrap_err().to_string();
+        assert!(message("BOURSE_HTPP").contains("\"BOURSE_HTPP\" (did you mean \"BOURSE_HTTP\"?)"));
+        assert!(message("BOURSE_IDEL").contains("did you mean \"BOURSE_IDLE\"?"));
+        for other in [
+            "BOURSE_URL",
+            "BOURSE_MODULE",
+            "BOURSE_TEST_LONG",
+            "BOURSE_SEEDS",
+            "BOURSE_SERVICE_HOST",
+            "BOURSE_PORT",
+            "BOURSE_PORT_7070_TCP",
+            "PATH",
+        ] {
+            resolve("", &[], &[(other, "1")]).unwrap_or_else(|e| panic!("{other}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_would_let_nothing_run_is_refused() {
+        let message = |setting| resolve("", &[setting], &[]).unwrap_err().to_string();
+        for setting in [
+            ("running", "0"),
+            ("ping", "0ms"),
+            ("timeout", "0"),
+            ("payload", "0MiB"),
+            ("queue", "0"),
+            ("instances_max", "0"),
+        ] {
+            assert!(message(setting).contains("must be above zero"), "{setting:?}");
+        }
+        assert!(message(("log", "loud")).contains("\"loud\" is no level; there are off, error, warn"));
+        for filter in ["WARN", "info,hyper=debug", "bourse::daemon"] {
+            resolve("", &[("log", filter)], &[]).unwrap_or_else(|e| panic!("{filter}: {e}"));
+        }
+        let more = resolve("", &[("instances_min", "3"), ("instances_max", "2")], &[]).unwrap_err();
+        assert!(more.to_string().contains("instances_min = 3 instances cannot be kept"), "{more}");
+        let mut config = resolve("", &[("instances_max", "2")], &[]).unwrap();
+        let mut set = |text: &str| config.set_module("shop", Path::new("x"), &text.parse().unwrap());
+        assert!(matches!(set("instances_min = 3"), Err(Error::Bad { .. })));
+        assert!(matches!(set("queue = 0"), Err(Error::Bad { .. })));
+        assert!(set("instances_min = 3\ninstances_max = 3").is_ok());
+    }
+
+    #[test]
+    fn the_table_of_a_module_is_refused_in_the_served_folder() {
+        let message = resolve("[module]\ntimeout = 3", &[], &[]).unwrap_err().to_string();
+        assert!(message.contains("write [modules.NAME]"), "{message}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::known::{Setting, Shape};
+use super::known::{ABOVE_ZERO, Setting, Shape};
 
 /// Checks a value given as text; the error says what it should look like.
 pub(crate) fn check(setting: &Setting, text: &str) -> Result<(), String> {
@@ -15,7 +15,34 @@ pub(crate) fn check(setting: &Setting, text: &str) -> Result<(), String> {
         Shape::Flag => flag(text).is_some(),
         Shape::Address => address(text).is_some() || text == setting.default,
     };
-    if good { Ok(()) } else { Err(format!("{text:?} is not {}", looks(setting.shape))) }
+    if !good {
+        return Err(format!("{text:?} is not {}", looks(setting.shape)));
+    }
+    if ABOVE_ZERO.contains(&setting.name) && is_zero(setting.shape, text) {
+        return Err(format!("{text} means that nothing could run; it must be above zero"));
+    }
+    if setting.name == "log"
+        && let Some(word) = text.split(',').map(str::trim).find(|word| !is_level_or_filter(word))
+    {
+        return Err(format!("{word:?} is no level; there are {}", LEVELS.join(", ")));
+    }
+    Ok(())
+}
+
+fn is_zero(shape: Shape, text: &str) -> bool {
+    match shape {
+        Shape::Count => text.parse() == Ok(0_usize),
+        Shape::Duration => bourse_wire::time::parse_duration(text) == Some(Duration::ZERO),
+        Shape::Size => size(text) == Some(0),
+        _ => false,
+    }
+}
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// A single word would be taken for the name of a crate, and nothing else be logged.
+fn is_level_or_filter(word: &str) -> bool {
+    word.contains(['=', '[', ':']) || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
 }
 
 pub(crate) fn looks(shape: Shape) -> &'static str {

@@ -48,8 +48,8 @@ pub(crate) enum FromDeployer {
 pub(crate) struct Planned {
     pub found: Found,
     pub revision: RevisionId,
-    /// `None` for a `command` module.
-    pub python: Option<PythonHome>,
+    /// What it needs of Python: nothing for a `command` module; or why it can't be had.
+    pub python: Result<Option<PythonHome>, NoPython>,
 }
 
 /// Where a Python module runs.
@@ -57,6 +57,13 @@ pub(crate) struct Planned {
 pub(crate) struct PythonHome {
     pub environment: Environment,
     pub sdk: PathBuf,
+}
+
+/// Why there is no Python environment, and what to do about it.
+#[derive(Clone)]
+pub(crate) struct NoPython {
+    pub text: String,
+    pub hint: String,
 }
 
 /// Where things are.
@@ -75,6 +82,10 @@ pub(crate) struct Places {
 const PYTHON_FILE: &str = "python";
 /// How long after a plan it is made sure that the Python it was made with is still the one to use.
 const CHECK_AFTER: Duration = Duration::from_secs(2);
+
+/// How long after it could not be made an environment is tried again, at first and at most.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// The requirements of a served folder.
 const REQUIREMENTS_FILE: &str = "requirements.txt";
@@ -97,13 +108,23 @@ pub(crate) fn start(
             environment: String::new(),
             python: Python::recall(&places.data.join(PYTHON_FILE), places.python.as_deref()),
             held: false,
+            retry: None,
             places,
         };
         let mut unchecked = deployer.python.is_some();
         loop {
-            let message = match receiver.recv_timeout(if unchecked { CHECK_AFTER } else { Duration::MAX }) {
+            let patience = match deployer.retry {
+                Some(pause) => pause,
+                None if unchecked => CHECK_AFTER,
+                None => Duration::MAX,
+            };
+            let message = match receiver.recv_timeout(patience) {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if deployer.retry.is_some() => {
+                    deployer.look();
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     if std::mem::take(&mut unchecked) && deployer.check_python() {
                         deployer.look();
@@ -116,6 +137,8 @@ pub(crate) fn start(
                 look |= deployer.hear(more);
             }
             if look {
+                // Whatever has changed may mend it.
+                deployer.retry = None;
                 deployer.look();
                 unchecked = true;
             }
@@ -148,6 +171,8 @@ struct Deployer {
     /// The one that was found last. Plans are made with it at once, and it is looked for again a while later.
     python: Option<Python>,
     held: bool,
+    /// How long after the last look, which made no environment, the next one comes.
+    retry: Option<Duration>,
 }
 
 impl Deployer {
@@ -216,26 +241,36 @@ impl Deployer {
         problems.extend(broken.into_iter().map(|b| (b.name, b.reason, String::new())));
         let python =
             if !self.places.attached && found.iter().any(|f| !matches!(f.kind, scan::Kind::Process(_))) {
-                match self.python_home() {
-                    Ok(home) => Some(home),
-                    Err((text, hint)) => {
-                        problems.push(("the Python environment".to_owned(), text, hint));
-                        // Without one nothing in Python can start; what runs goes on as it is.
-                        self.report(problems);
-                        return;
-                    }
-                }
+                self.python_home().map(Some).map_err(|(text, hint)| NoPython { text, hint })
             } else {
-                None
+                Ok(None)
             };
-        self.environment = python.as_ref().map(|p| p.environment.key.clone()).unwrap_or_default();
+        self.environment = match &python {
+            Ok(home) => home.as_ref().map(|p| p.environment.key.clone()).unwrap_or_default(),
+            Err(why) => format!("none: {}", why.text),
+        };
+        self.retry = python.is_err().then(|| self.retry.map_or(RETRY_MIN, |last| (last * 2).min(RETRY_MAX)));
+        if let Err(NoPython { text, hint }) = &python {
+            problems.push(("the Python environment".to_owned(), text.clone(), hint.clone()));
+            // It may be the interpreter that is gone.
+            self.python = None;
+        }
         let mut planned = Vec::new();
         for found in found {
+            let of_python = !matches!(found.kind, scan::Kind::Process(_));
+            if of_python
+                && python.is_err()
+                && let Some(last) = self.last.get(&found.name).filter(|last| last.python.is_ok())
+            {
+                // What runs goes on as it is.
+                planned.push(last.clone());
+                continue;
+            }
             let stamps = self.stamps(&found);
             match self.content(&found) {
                 Ok(content) => {
                     let revision = self.names.entry(content.clone()).or_insert(RevisionId(content)).clone();
-                    let python = python.clone().filter(|_| !matches!(found.kind, scan::Kind::Process(_)));
+                    let python = if of_python { python.clone() } else { Ok(None) };
                     // One that is planned again is not read again.
                     if self.read.get(&found.name).is_none_or(|(before, _)| *before != revision) {
                         self.read.insert(found.name.clone(), (revision.clone(), stamps));
@@ -376,7 +411,8 @@ impl Planned {
         places: &Places,
         launch: impl FnOnce(&python::Program<'_>) -> Result<Launch, process::NotUtf8>,
     ) -> Result<Launch, String> {
-        let home = self.python.as_ref().ok_or("there is no Python environment for it")?;
+        let home = self.python.as_ref().map_err(|why| why.text.clone())?;
+        let home = home.as_ref().ok_or("there is no Python environment for it")?;
         let program = python::Program {
             environment: &home.environment,
             sdk: &home.sdk,

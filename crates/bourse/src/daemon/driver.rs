@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 
 use bourse_durable::{StoreAnswer, Token};
-use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Inspect, Routes, Standing};
+use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Held, Inspect, LeftOut, Routes, Standing};
 use bourse_node::{
     Ask, Exit, Found, Input, Kind, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report,
     RevisionId, Ticket,
@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
-use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
+use super::deploy::{FromDeployer, NoPython, Places, Planned, ToDeployer};
 use super::events::Meters;
 use super::files::Contact;
 use super::keeper::KeeperLine;
@@ -67,12 +67,15 @@ pub(super) struct State {
     loading: BTreeSet<ProcessId>,
     /// What is served, as the node has said last.
     published: Vec<v1::Module>,
+    /// Which of them has which route.
+    held: Held,
     /// What was said about settings and routes, so that it is not said again.
     reported: BTreeSet<(String, String)>,
     /// The folder's modules are loaded, or reported.
     loaded: bool,
     ready: bool,
     drained: bool,
+    cut_short: bool,
     /// Processes that the keeper knows of: their end has to be told if it dies.
     processes: BTreeSet<ProcessId>,
 }
@@ -85,6 +88,7 @@ impl Driver {
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = hangup()?;
         let mut arrivals = Vec::new();
         let mut http = Vec::with_capacity(EVENTS_PER_TURN);
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
@@ -124,6 +128,10 @@ impl Driver {
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
                 _ = terminate.recv() => self.stop("terminated"),
                 _ = interrupt.recv() => self.stop("interrupted"),
+                // It comes from the shell and the kernel both, so a second one says nothing.
+                () = hangup.recv() => if !self.node.status().draining {
+                    self.stop("the terminal is gone");
+                },
             }
             self.carry_out();
         }
@@ -148,11 +156,29 @@ impl Driver {
         if self.node.status().draining {
             tracing::warn!("{why} again: what still runs is dropped");
             self.state.drained = true;
+            self.state.cut_short = true;
+            self.dismiss();
             return;
         }
         tracing::info!("{why}: finishing the calls in flight (again to stop at once)");
         self.gateway.set_ready(false);
         self.handle(Input::Drain);
+    }
+
+    /// Whoever still waits is told that nothing will come.
+    fn dismiss(&mut self) {
+        let failure = || Code::ShuttingDown.because("the daemon was stopped before the call ended");
+        for (_, reply) in std::mem::take(&mut self.state.replies) {
+            let _ = reply.send(bourse_gateway::Answer { call: None, result: Err(failure()) });
+        }
+        for (_, reply) in std::mem::take(&mut self.state.told) {
+            let _ = reply.send(Err(failure()));
+        }
+    }
+
+    /// Whether it was told twice to stop.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.state.cut_short
     }
 
     fn handle(&mut self, input: Input) {
@@ -301,9 +327,11 @@ impl Driver {
         }
         let others = self.state.published.iter().filter(|m| m.name != name);
         let all: Vec<Deployed> = others.chain([&module]).map(|m| Deployed { module: m.clone() }).collect();
-        match Routes::new(&all, &[]) {
-            Ok(_) => Report::Ready { module, not_forkable: ready.not_forkable },
-            Err(conflict) => {
+        let (_, left_out) = Routes::as_far_as_possible(&all, &[], &self.state.held);
+        // What is wrong with the others was no reason not to serve them.
+        match left_out.into_iter().find(|left_out| left_out.module.as_ref().is_none_or(|m| *m == name)) {
+            None => Report::Ready { module, not_forkable: ready.not_forkable },
+            Some(LeftOut { why: conflict, .. }) => {
                 self.tell_failed(template);
                 Report::Failed(
                     Code::ModuleFailed.because(conflict.to_string()).hint("give one of them another route"),
@@ -431,7 +459,14 @@ impl Driver {
 
     fn start_template(&mut self, process: ProcessId, module: String, revision: RevisionId) {
         let key = (module, revision);
-        let launch = self.state.plans.get(&key).ok_or_else(|| "it is no longer there".to_owned());
+        let plan = self.state.plans.get(&key);
+        if let Some(NoPython { text, hint }) = plan.and_then(|plan| plan.python.as_ref().err()) {
+            let failure =
+                Code::ModuleFailed.because(format!("{}{text}", events::NO_PYTHON)).hint(hint.clone());
+            self.handle(Input::Loaded { template: process, report: Report::Failed(failure) });
+            return;
+        }
+        let launch = plan.ok_or_else(|| "it is no longer there".to_owned());
         match launch.and_then(|plan| Ok((plan.template(&self.places)?, plan.log(&self.places)))) {
             Ok((launch, log)) => {
                 let spawn = launch.spawn(process.0);
@@ -481,6 +516,30 @@ impl Driver {
         };
         self.state.processes.insert(process);
         self.keeper.send(message);
+    }
+}
+
+/// The signal that comes when the terminal goes; nothing where whoever started us has it ignored, as `nohup` does.
+struct Hangup(Option<tokio::signal::unix::Signal>);
+
+fn hangup() -> std::io::Result<Hangup> {
+    const FIRST: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    if ignored & FIRST != 0 {
+        Ok(Hangup(None))
+    } else {
+        signal(SignalKind::hangup()).map(|s| Hangup(Some(s)))
+    }
+}
+
+impl Hangup {
+    async fn recv(&mut self) {
+        match &mut self.0 {
+            Some(signal) => _ = signal.recv().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::Context as _;
+use bourse_gateway::Held;
+use bourse_gateway::pattern::Pattern;
 use bourse_node::{Event, Level, ModuleView};
 use bourse_wire::failure::Code;
 use bourse_wire::id::FunctionName;
@@ -18,14 +20,17 @@ use super::logs;
 use crate::config::Config;
 
 /// Why a file that offers no function is not served: that is in order, it may be a helper.
-pub(super) const NO_FUNCTIONS: &str = "it has no functions";
+pub(crate) const NO_FUNCTIONS: &str = "it has no functions";
+
+/// How it begins why a module without a Python environment is not served. That is reported once, for all of them.
+pub(super) const NO_PYTHON: &str = "there is no Python environment for it: ";
 
 /// Logs to stderr, and as lines of JSON to `logs/bourse-daemon.log` in the data folder.
 pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
     let filter = || {
-        EnvFilter::try_new(config.text("log")).with_context(|| {
-            format!(
-                "log = {:?} is neither a level nor a filter\n  hint: use error, warn, info, debug or trace",
+        EnvFilter::try_new(config.text("log")).map_err(|e| {
+            anyhow::anyhow!(
+                "log = {:?} is neither a level nor a filter: {e}\n  hint: use error, warn, info, debug or trace",
                 config.text("log")
             )
         })
@@ -36,6 +41,7 @@ pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
     let to_file = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
+        .log_internal_errors(false)
         .with_writer(Mutex::new(file))
         .with_filter(filter()?);
     let json = match config.text("log_format") {
@@ -44,7 +50,8 @@ pub(super) fn start_log(config: &Config, data: &Path) -> anyhow::Result<()> {
         other => anyhow::bail!("log_format = {other:?} is neither text nor json"),
     };
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Stderr may be a terminal that is gone; telling that on stderr would be a panic.
+    let stderr = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
     let stderr = if json {
         stderr.json().flatten_event(true).boxed()
     } else {
@@ -63,7 +70,12 @@ pub(super) fn problem(about: &str, text: &str, hint: &str) {
 }
 
 /// The line that tells people and scripts that the daemon serves, and what.
-pub(super) fn ready(contact: &Contact, served: &[v1::Module], modules: impl Iterator<Item = ModuleView>) {
+pub(super) fn ready(
+    contact: &Contact,
+    served: &[v1::Module],
+    held: &Held,
+    modules: impl Iterator<Item = ModuleView>,
+) {
     let functions: usize = served.iter().map(|m| m.functions.len()).sum();
     if functions == 0 {
         let broken =
@@ -81,10 +93,16 @@ pub(super) fn ready(contact: &Contact, served: &[v1::Module], modules: impl Iter
     }
     for module in served {
         for f in &module.functions {
-            let routes = if f.http.is_empty() {
+            // Those that were left out have been reported.
+            let is_held = |route: &&String| {
+                Pattern::parse(route)
+                    .is_ok_and(|pattern| held.contains(&(pattern.to_string(), module.name.clone())))
+            };
+            let routes: Vec<&str> = f.http.iter().filter(is_held).map(String::as_str).collect();
+            let routes = if routes.is_empty() {
                 format!("POST /v1/call/{}.{}", module.name, f.name)
             } else {
-                f.http.join(", ")
+                routes.join(", ")
             };
             tracing::info!("  {}.{}  {routes}", module.name, f.name);
         }
@@ -106,6 +124,7 @@ struct FunctionMeter {
     waited: metrics::Histogram,
     ran: metrics::Histogram,
     done: metrics::Counter,
+    accepted: metrics::Counter,
 }
 
 /// Functions that have meters of their own. Names come from callers only once they exist.
@@ -129,22 +148,22 @@ impl Meters {
                 tracing::debug!(%function, code = failure.code, "refused: {}", failure.message);
             }
             Event::Accepted { call, function, first } => {
-                metrics::counter!("bourse_durable_accepted_total", "function" => function.to_string())
-                    .increment(u64::from(*first));
+                self.of(function).accepted.increment(u64::from(*first));
                 tracing::debug!(%call, %function, "accepted");
             }
             Event::Retried { call, function, attempt, failure, after } => {
                 metrics::counter!("bourse_durable_retries_total", "function" => function.to_string())
                     .increment(1);
-                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}", failure.code);
+                tracing::info!(%call, %function, "attempt {attempt} failed ({}); the next one comes in {after:.1?}{}", failure.code, below(failure));
             }
             Event::DeadLettered { call, function, attempt, failure } => {
                 metrics::counter!("bourse_dead_letters_total", "function" => function.to_string())
                     .increment(1);
                 tracing::error!(
                     %call, %function,
-                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}",
-                    failure.message
+                    "is a dead letter after {attempt} attempts: {}\n  hint: bourse dead show {call}; when it is mended: bourse dead replay {call}{}",
+                    failure.message,
+                    below(failure)
                 );
             }
             Event::InstanceReady { module, process, took } => {
@@ -167,13 +186,12 @@ impl Meters {
             Event::RevisionFailed { module, failure, .. } if failure.message == NO_FUNCTIONS => {
                 tracing::info!("{module}: has no functions of its own, and is taken for a helper of others");
             }
+            Event::RevisionFailed { module, failure, .. } if failure.message.starts_with(NO_PYTHON) => {
+                tracing::debug!("{module}: {}", failure.message);
+            }
             Event::RevisionFailed { module, revision, failure, still_serving } => {
                 let goes_on = if *still_serving { "; the one before goes on" } else { "" };
-                let detail = if failure.traceback.is_empty() {
-                    String::new()
-                } else {
-                    format!("\n{}", failure.traceback.trim_end())
-                };
+                let detail = below(failure);
                 problem(
                     module,
                     &format!("revision {} does not load{goes_on}: {}{detail}", revision.0, failure.message),
@@ -199,12 +217,19 @@ impl Meters {
             let meter = FunctionMeter {
                 waited: metrics::histogram!("bourse_call_wait_seconds", "function" => name.clone()),
                 ran: metrics::histogram!("bourse_call_run_seconds", "function" => name.clone()),
+                accepted: metrics::counter!("bourse_durable_accepted_total", "function" => name.clone()),
                 done: metrics::counter!("bourse_calls_total", "function" => name, "code" => "ok"),
             };
             self.functions.insert(function.clone(), meter);
         }
         &self.functions[function]
     }
+}
+
+/// The traceback, if there is one, as lines below a message.
+fn below(failure: &v1::Failure) -> String {
+    let traceback = failure.traceback.trim_end();
+    if traceback.is_empty() { String::new() } else { format!("\n{traceback}") }
 }
 
 fn failed(
@@ -218,7 +243,9 @@ fn failed(
         .increment(1);
     match code {
         Code::Cancelled => tracing::info!(%call, %function, ?ran, "cancelled: {}", failure.message),
-        Code::FunctionError => tracing::warn!(%call, %function, "{}: {}", failure.r#type, failure.message),
+        Code::FunctionError => {
+            tracing::warn!(%call, %function, "{}: {}{}", failure.r#type, failure.message, below(failure))
+        }
         Code::InstanceCrashed | Code::Internal | Code::StoreUnavailable => {
             tracing::error!(%call, %function, "{}", failure.message)
         }

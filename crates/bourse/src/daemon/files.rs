@@ -40,8 +40,11 @@ pub(crate) const STORE_FILE: &str = "store.sqlite";
 /// Makes the data folder, which nobody else can enter, and what is below it.
 pub(crate) fn make_data(data: &Path) -> anyhow::Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("logs"));
-    made.with_context(|| {
-        format!("the data folder {} cannot be made\n  hint: name another with --data", data.display())
+    made.map_err(|e| {
+        anyhow::anyhow!(
+            "the data folder {} cannot be made: {e}\n  hint: name another with --data",
+            data.display()
+        )
     })?;
     let ignore = data.join(".gitignore");
     if !ignore.exists() {

@@ -37,6 +37,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::Config;
 use deploy::Places;
 use driver::Driver;
+pub(crate) use events::NO_FUNCTIONS;
 use files::Contact;
 use store::StoreThreads;
 
@@ -144,7 +145,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     drop(watch);
     stop_http.notify_one();
     // Answers that were given while draining still have to leave.
-    let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+    let patience = if driver.is_cut_short() { LAST_ANSWERS_CUT_SHORT } else { LAST_ANSWERS };
+    let _ = tokio::time::timeout(patience, serving).await;
     files::remove_contact(&data);
     driver.end().await;
     result
@@ -169,6 +171,8 @@ fn raise_files() -> usize {
 
 /// How long answers that were given have to leave when the daemon stops.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
+/// The same when it was told twice.
+const LAST_ANSWERS_CUT_SHORT: std::time::Duration = std::time::Duration::from_millis(200);
 
 fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
     match config.text("store") {

@@ -19,6 +19,12 @@ def same(body: bytes) -> bytes:
 def length(body: bytes):
     return len(body)
 
+def stamp(body, note: str, times: int = 1):
+    return [len(body), note, times]
+
+def words(body: str, by: float = 1.0):
+    return [body, by]
+
 def page() -> str:
     return Response("<p>\n", content_type="text/html")
 
@@ -42,6 +48,16 @@ fn arguments_go_in_and_results_come_out() {
     assert_eq!(call(&["shop.price", r#"["tea", 2]"#]).text(), "{\"item\":\"tea\",\"amount\":2}\n");
     assert_eq!(call(&["shop.price", "@args.json"]).text(), "{\"item\":\"file\",\"amount\":1}\n");
     assert_eq!(call(&["shop.length", "@raw"]).text(), "2\n");
+
+    assert_eq!(call(&["shop.stamp", "@raw", "note=n"]).text(), "[2,\"n\",1]\n");
+    assert_eq!(call(&["shop.stamp", "times=2", "@args.json", "note=\"5\""]).text(), "[1,\"5\",2]\n");
+    assert_eq!(
+        call(&["shop.words", "by=1.5", "@args.json"]).text(),
+        "[\"{\\\"item\\\": \\\"file\\\"}\",1.5]\n"
+    );
+    call(&["shop.words", "by=1", "@raw", "body=2"]).exits(2).says("body is given twice");
+    call(&["shop.words", "[1]", "@raw"]).exits(2).says("name=value");
+    call(&["shop.words", "@raw", "@raw"]).exits(2).says("stands for all arguments");
 
     // 2. Numbers keep their digits, and text that looks like a number is quoted.
     assert_eq!(call(&["shop.number", "n=18446744073709551615"]).text(), "18446744073709551615\n");
@@ -130,7 +146,8 @@ fn a_map_keeps_the_order_of_its_items() {
 
 #[test]
 fn ps_shows_modules_and_instances() {
-    let folder = Folder::with(&[("shop.py", SHOP), ("broken.py", "import nowhere_at_all\n")]);
+    let folder =
+        Folder::with(&[("shop.py", SHOP), ("broken.py", "import nowhere_at_all\n"), ("aid.py", "X = 1\n")]);
     let daemon = folder.up(&[]);
     let text = folder.run(&["ps"]).text();
     assert!(
@@ -155,9 +172,12 @@ fn ps_shows_modules_and_instances() {
             .to_owned()
     };
     assert!(line("shop ").ends_with("serving"));
+    assert!(line("aid ").ends_with("helper"));
+    folder.run(&["map", "shop.number", "-", "--parallel", "0"]).exits(2).says("a whole number from 1");
     assert!(line("broken ").contains("failed: ") && line("INSTANCE").contains("RUNNING"));
     let text = folder.run(&["ps", "--functions"]).text();
     assert!(text.contains("shop.price(item: str, amount?: int)"), "{text}");
+    assert!(text.contains("broken fails:") && !text.contains("aid"), "{text}");
 }
 
 #[test]

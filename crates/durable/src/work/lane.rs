@@ -44,6 +44,8 @@ pub(crate) struct Lane {
     taken: BTreeMap<CallId, Entry>,
     /// From which call on a partition may hold more than memory does.
     beyond: BTreeMap<PartitionId, CallId>,
+    /// The least of these.
+    beyond_first: Option<CallId>,
     /// The same, but not worth a look before then.
     put_off: BTreeMap<PartitionId, CallId>,
     put_off_until: Mono,
@@ -62,8 +64,8 @@ impl Lane {
     /// The oldest call that may be run now, if none that is older may still be in the store.
     pub(crate) fn head(&self) -> Option<CallId> {
         let (&head, _) = self.ready.first_key_value()?;
-        let unread = self.beyond.values().chain(self.reading.as_ref().map(|(_, from)| from));
-        unread.min().is_none_or(|&from| head < from).then_some(head)
+        let unread = self.beyond_first.into_iter().chain(self.reading.map(|(_, from)| from));
+        unread.min().is_none_or(|from| head < from).then_some(head)
     }
 
     /// Takes it, to be run.
@@ -125,6 +127,7 @@ impl Lane {
     /// The call may be in the store: it is to be looked for.
     pub(crate) fn look_from(&mut self, call: CallId) {
         least(&mut self.beyond, key::home(call), call);
+        self.beyond_first = Some(self.beyond_first.map_or(call, |first| first.min(call)));
     }
 
     /// The same, but not now.
@@ -146,6 +149,7 @@ impl Lane {
             return None;
         }
         self.beyond.remove(&partition);
+        self.beyond_first = self.beyond.values().min().copied();
         self.reading = Some((partition, from));
         self.reading
     }
@@ -211,6 +215,7 @@ impl Lane {
     pub(crate) fn check_invariants(&self) {
         // A retried call may come on top of a full lane.
         assert!(self.ready.len() <= READY_MAX + LATER_MAX + self.taken.len() + 1, "ready calls are bounded");
+        assert_eq!(self.beyond_first, self.beyond.values().min().copied(), "the first beyond is known");
         assert!(self.later.len() <= LATER_MAX, "waiting calls are bounded");
         assert_eq!(self.due.len(), self.later.len(), "each waiting call is due once");
         assert_eq!(

@@ -39,6 +39,9 @@ pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the log's way into the database may wait for readers after an unknown outcome.
 const RECOVERY_WAIT: Duration = Duration::from_secs(2);
 
+/// How long it may wait for them when the store is closed.
+const CLOSING_WAIT: Duration = Duration::from_millis(500);
+
 /// A store in a SQLite file.
 #[derive(Debug)]
 pub struct Sqlite {
@@ -70,7 +73,7 @@ impl Sqlite {
             if id != self.id {
                 return Err(format!("{} was replaced by another store: start again", self.file.display()));
             }
-            settle(&writer).map_err(|error| error::text(&self.file, &error))?;
+            settle(&writer, RECOVERY_WAIT).map_err(|error| error::text(&self.file, &error))?;
             self.writer = Some(writer);
         }
         self.writer.as_ref().ok_or_else(|| "no connection".to_owned())
@@ -101,6 +104,16 @@ impl Sqlite {
                 self.writer = None;
                 all(Outcome::Unknown(error::text(&self.file, &error)))
             }
+        }
+    }
+}
+
+impl Drop for Sqlite {
+    /// The log goes into the database, so that the file by itself is the whole store. Where that fails, or a reader
+    /// holds it up for `CLOSING_WAIT`, the log stays, and the next start takes it in.
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            let _ = settle(&writer, CLOSING_WAIT);
         }
     }
 }
@@ -146,9 +159,9 @@ impl Store for Sqlite {
     }
 }
 
-/// Brings the whole log into the database, synced, and empties it.
-fn settle(writer: &Connection) -> rusqlite::Result<()> {
-    writer.busy_timeout(RECOVERY_WAIT)?;
+/// Brings the whole log into the database, synced, and empties it; waits so long for readers.
+fn settle(writer: &Connection, wait: Duration) -> rusqlite::Result<()> {
+    writer.busy_timeout(wait)?;
     let blocked = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, bool>(0))?;
     writer.busy_timeout(Duration::ZERO)?;
     if blocked { Err(busy()) } else { Ok(()) }

@@ -121,3 +121,20 @@ fn connections_have_the_settings_that_were_meant() {
         assert_eq!(setting(writer, name), value, "{name}");
     }
 }
+
+#[test]
+fn a_store_that_is_closed_leaves_no_log() {
+    let (_folder, mut store) = store();
+    let file = store.file.clone();
+    assert_eq!(store.commit(&[first(1, 100)]), [Outcome::Committed]);
+    // One that reads as long as the daemon lives, but not just now.
+    let mut reader = store.reader().unwrap();
+    assert!(reader.owner(PartitionId(1)).unwrap().is_some());
+    let log = file.with_file_name("store-wal");
+    let length = || log.metadata().map_or(0, |log| log.len());
+    assert!(length() > 0);
+    drop(store);
+    assert_eq!(length(), 0);
+    drop(reader);
+    assert_eq!(rows(&Sqlite::open(&file, ID).unwrap(), 1), 2);
+}

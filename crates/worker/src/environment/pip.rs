@@ -3,8 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal};
 
 /// Lines of a failed run that are kept to explain it; the log file has all.
 const LINES_MAX: usize = 2_000;
@@ -92,6 +95,8 @@ impl Run<'_> {
             command.env_remove(name);
         }
         command.env("PYTHONUNBUFFERED", "1").env("PIP_USER", "0").envs(self.variables.iter().cloned());
+        let guard = Guard::start()?;
+        command.process_group(guard.group());
         let mut child = command.spawn()?;
         // It holds the pipe's other ends.
         drop(command);
@@ -109,6 +114,38 @@ impl Run<'_> {
             lines.push(text);
         }
         Ok((child.wait()?, lines))
+    }
+}
+
+/// Ends a group of processes when it is dropped, and when this process ends, however that happens.
+///
+/// Its leader is a shell that waits for the end of a pipe of which only this process has the other side. A death
+/// signal would not do: what pip and `venv` start themselves would go on.
+struct Guard {
+    shell: Child,
+    /// Closed with this process.
+    _alive: io::PipeWriter,
+}
+
+impl Guard {
+    fn start() -> io::Result<Self> {
+        let (end, alive) = io::pipe()?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "read -r _; kill -KILL 0"]).process_group(0);
+        let shell = command.stdin(end).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { shell, _alive: alive })
+    }
+
+    fn group(&self) -> i32 {
+        i32::try_from(self.shell.id()).expect("process ids fit")
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It is there until it is waited for, and so is its group.
+        let _ = rustix::process::kill_process_group(Pid::from_child(&self.shell), Signal::KILL);
+        let _ = self.shell.wait();
     }
 }
 

@@ -6,10 +6,18 @@
 `lock` is held wherever no user code runs. User code enters by `_take_back` and leaves by `_give_way`. An interrupt is a
 SIGINT to the main thread; its handler raises `Interrupted` only while user code runs (`armed`), so the worker's own
 code is never cut short; what comes meanwhile is raised by `_give_way`.
+
+An instance that has said `wait` is *blocked*: it has no slot, and may not answer its call. Nothing tells it that it has a
+slot again but the replies themselves, which the node holds back until then. So who no longer wants to wait gives calls up:
+their replies come like any others. An `async def` function gives a call up by cancelling what awaits it (`wait_for`,
+`task.cancel()`), and goes on once the slot is back; what it leaves open when it ends is given up with its tasks, and
+the result is sent after that. Each wait of an event loop names all open calls: so a reply that was on its way when the
+wait was sent is one of those waited for, and the node does not take the slot at all.
 """
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 from collections.abc import Coroutine, Sequence
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     import asyncio
 
 PRESS_SECONDS = 0.1  # how long a cancelled coroutine has before it is interrupted
+ROUNDS_MAX = 16  # how often what a coroutine leaves behind is cancelled, if it makes new calls instead of ending
 
 
 class Answer:
@@ -89,6 +98,8 @@ class Asking(Conversation):
             future: Future[Any] = (Acceptance if start else Future)(self, call.function, call.request)
             self.waiting[call.request] = future
             self._put_frames(message.SerializeToString(), payload)
+            if call.wait:
+                self._blocked_on, self._blocked_any = {call.request}, False
             if wait:
                 if start and self._is_awaiting():  # then the node may keep all replies back until one of those is there
                     self._send_wait([call.request], any_=False)
@@ -147,6 +158,7 @@ class Asking(Conversation):
 
         loop = asyncio.get_running_loop()
         future.waiter = waiter = loop.create_future()
+        waiter.add_done_callback(functools.partial(self._given_up, future))  # before the task's own, so it runs first
         if future._done:  # it came between the caller's look and ours
             future.waiter = None
             if not waiter.done():
@@ -195,6 +207,7 @@ class Asking(Conversation):
         message.wait.call, message.wait.attempt, message.wait.any = self.call, self.attempt, any_
         message.wait.requests.extend(requests)
         self._put(message)
+        self._blocked_on, self._blocked_any = set(requests), any_
 
     def _cancel(self, future: Future[Any]) -> None:
         message = messages.ToNode()
@@ -238,6 +251,48 @@ class Asking(Conversation):
             raise
         finally:
             self._task = None
+            if self.waiting or self._wait_scheduled:
+                self._end_tasks(loop)
+
+    def _end_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A coroutine has ended: cancel what it leaves behind, as far as that awaits calls, and let it clean up."""
+        import asyncio
+
+        for _ in range(ROUNDS_MAX):
+            waiters = [future.waiter for future in self.waiting.values() if future.waiter is not None]
+            if not waiters and not self._wait_scheduled:
+                return
+            for waiter in waiters:
+                waiter.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+
+    def _given_up(self, future: Future[Any], waiter: asyncio.Future[None]) -> None:
+        """On the loop: if what awaited a call was cancelled, so is the call; what runs next has the slot again."""
+        if not waiter.cancelled() or future.waiter is not waiter or self.waiting.get(future.request) is not future:
+            return
+        future.waiter = None
+        self._take_back()
+        try:
+            if self._blocked_on and future.request not in self._blocked_on:
+                self._send_wait(self._open(), any_=True)
+            self._cancel(future)
+            self._receive_until(lambda: not self._blocked_on)
+        finally:
+            self._give_way()
+        if self._is_awaiting():
+            self._wait_again()
+
+    def _come_back(self) -> None:
+        """A call has ended that is blocked: give up all that is open, which brings the slot back. Holds the lock."""
+        for request in self._open():
+            self._cancel(self.waiting[request])
+        while self._blocked_on:
+            self.interrupt = 0  # it has ended
+            self._receive_until(lambda: not self._blocked_on)
+
+    def _open(self) -> list[int]:
+        """Calls without a reply."""
+        return [request for request, future in self.waiting.items() if isinstance(future, Future)]
 
     def _schedule_wait(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._wait_scheduled:
@@ -249,9 +304,8 @@ class Asking(Conversation):
         self._take_back()
         try:
             self.drain()
-            awaited = [request for request, future in self.waiting.items() if future.waiter is not None]
-            if awaited:
-                self._send_wait(awaited, any_=True)
+            if self._is_awaiting():
+                self._send_wait(self._open(), any_=True)
                 if not self._watchdog.owning:
                     self._watchdog.hurry()  # it receives the replies while the loop sleeps
         finally:

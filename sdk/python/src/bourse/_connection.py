@@ -31,6 +31,10 @@ class Connection:
     """One client's side of the conversation; the clients add how to wait."""
 
     def __init__(self, where: Where, token: Union[bytes, str, None]) -> None:
+        if where is not None and "://" not in str(where) and not daemon_file(where).is_file():
+            # A served folder rather than a data folder, as far as one can see.
+            missing = Path(where) / ("daemon.json" if Path(where).name == ".bourse" else ".bourse/daemon.json")
+            raise NoNode(f"there is no daemon here: {missing} does not exist", hint=_START)
         self.endpoint, self._secret = find(where, token)
         self.payload_max = 0
         self._targets: dict[str, Target[Any]] = {}

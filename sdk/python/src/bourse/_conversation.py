@@ -62,6 +62,8 @@ class Conversation:
         # The conversation.
         self.backlog: deque[tuple[bytes, int, bytes, bytes]] = deque()
         self.waiting: dict[int, Any] = {}  # request -> Future or Answer
+        self._blocked_on: set[int] = set()  # the calls waited for without a slot; empty once it is back
+        self._blocked_any = False  # the first reply brings it back, not the last
         self.results = 0  # sequence number of the last one
         self.unacknowledged: deque[tuple[int, bytes, bytes]] = deque()
         self.payload_max = sys.maxsize
@@ -126,6 +128,11 @@ class Conversation:
         if kind == "invoke":
             self.backlog.append((message.call, message.attempt, header, payload))
         elif kind in ("reply", "value", "page"):
+            if message.request in self._blocked_on:
+                if self._blocked_any:
+                    self._blocked_on.clear()
+                else:
+                    self._blocked_on.discard(message.request)
             waiting = self.waiting.pop(message.request, None)
             if waiting is not None:
                 waiting.resolve(message, payload)
@@ -237,6 +244,7 @@ class Conversation:
 
     def _fail_waiting(self, error: BourseError) -> None:
         waiting, self.waiting = self.waiting, {}
+        self._blocked_on.clear()
         for one in waiting.values():
             one.fail(error)
             self._tell_loop(one)

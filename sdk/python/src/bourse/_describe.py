@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import inspect
 import json
+import types
 import typing
 from typing import Any, Callable, Union
 
@@ -49,10 +50,7 @@ def describe(name: str, plain: Callable[..., Any]) -> Any:
         signature = inspect.signature(plain)
     except (ValueError, TypeError):
         return described
-    try:
-        hints = typing.get_type_hints(plain)
-    except Exception:  # names that only a type checker can see
-        hints = {key: hint for key, hint in getattr(plain, "__annotations__", {}).items() if not isinstance(hint, str)}
+    hints = _hints(plain)
     described.returns = type_name(hints["return"]) if "return" in hints else "any"
     for parameter in signature.parameters.values():
         variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -81,7 +79,13 @@ def type_name(hint: Any) -> str:
         optional = len(members) < len(typing.get_args(hint))
         return f"{name}?" if optional and name != "any" and not name.endswith("?") else name
     if origin is typing.Literal:
-        return _common(typing.get_args(hint))
+        literals = typing.get_args(hint)
+        name = _common([literal for literal in literals if literal is not None])
+        return f"{name}?" if None in literals and name != "any" else name
+    if isinstance(hint, typing.TypeVar):
+        return "any" if hint.__bound__ is None else type_name(hint.__bound__)
+    if hasattr(hint, "__supertype__"):  # a `NewType`
+        return type_name(hint.__supertype__)
     kind = origin or hint
     if kind in _PLAIN:
         return _PLAIN[kind]
@@ -101,6 +105,22 @@ def paragraph(doc: Any) -> str:
     if not isinstance(doc, str):
         return ""
     return " ".join(inspect.cleandoc(doc).split("\n\n")[0].split())
+
+
+def _hints(plain: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations; without those with names that only a type checker, or a later Python, can see."""
+    try:
+        return typing.get_type_hints(plain)
+    except Exception:
+        pass
+    found: dict[str, Any] = {}
+    scope = getattr(inspect.unwrap(plain), "__globals__", {})
+    for name, hint in getattr(plain, "__annotations__", {}).items():
+        try:
+            found.update(typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), scope))
+        except Exception:
+            pass
+    return found
 
 
 def _common(members: Any) -> str:

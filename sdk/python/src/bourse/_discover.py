@@ -7,6 +7,7 @@ can be imported. A changed file gets a new process, but for `_modules`, which le
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib.machinery
 import importlib.util
@@ -26,6 +27,7 @@ from . import _functions as functions
 from . import _messages as messages
 from ._errors import failure_of
 
+_folders: set[str] = set()  # where modules of the served folder are looked for
 _SEMVER = re.compile(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?((?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)")
 
 
@@ -92,12 +94,26 @@ def failure(error: BaseException) -> Any:
     """The `Failure` of a module that does not load; the traceback is the module's own."""
     failed = failure_of(error)
     failed.code = "module_failed"
+    failed.hint = failed.hint or hint(error)
     if isinstance(error, LoadError):
         failed.type = ""
     else:
-        failed.message = f"{failed.type}: {failed.message}" if failed.message else failed.type
+        failed.message = f"{failed.type}: {failed.message}"
         failed.traceback = _tracebacks.of(error, ("<frozen importlib",))
     return failed
+
+
+def hint(error: BaseException) -> str:
+    """What to do about a package that is missing; empty for anything else, and for what the folder or Python should have."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    name = error.name.partition(".")[0]
+    if name in getattr(sys, "stdlib_module_names", sys.builtin_module_names) or name in sys.modules:
+        return ""
+    for folder in _folders:
+        if os.path.isdir(os.path.join(folder, name)) or os.path.isfile(os.path.join(folder, f"{name}.py")):
+            return ""
+    return f"If {name} is a package, add it to requirements.txt in the served folder, by the name that pip knows it by."
 
 
 def threads() -> str:
@@ -147,6 +163,7 @@ def _compile_anew(root: str) -> None:
 
 
 def _search_first(*folders: str) -> None:
+    _folders.update(folders)
     for folder in reversed(folders):
         if folder in sys.path:
             sys.path.remove(folder)
@@ -186,6 +203,11 @@ def _offer(name: str, python: types.ModuleType, root: str) -> Loaded:
     loaded = Loaded(name, {}, description, sorted(_files(root)), [], [])
     own = [(public, value) for public, value in vars(python).items() if _defined_in(python, value)]
     decorated = any(isinstance(value, functions.Function) for _, value in own)
+    _refuse_repeated(name, python, {
+        public
+        for public, value in own
+        if isinstance(value, functions.Function) or not (decorated or public.startswith("_"))
+    })
     for public, value in own:
         hook = getattr(value, "__bourse_hook__", None) or (public if public in ("on_start", "on_stop") else None)
         if hook:
@@ -203,7 +225,8 @@ def _add(loaded: Loaded, name: str, plain: Callable[..., Any], decorated: Option
     if loaded.functions.get(name) is plain:
         return
     if name in loaded.functions:
-        raise LoadError(f"{loaded.name} offers two functions with the name {name}")
+        lines = _lines(loaded.functions[name], plain)
+        raise LoadError(f"{loaded.name} offers two functions with the name {name}{lines}")
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise LoadError(f"{loaded.name}.{name} is a generator: streams are not supported in this version")
     described = _describe.describe(name, plain)
@@ -215,6 +238,49 @@ def _add(loaded: Loaded, name: str, plain: Callable[..., Any], decorated: Option
             described.options["retry"] = decorated.retry.to_json()
     loaded.functions[name] = plain
     loaded.description.functions.append(described)
+
+
+def _refuse_repeated(name: str, python: types.ModuleType, offered: set[str]) -> None:
+    """Of two definitions with one name Python keeps the last, and forgets the other: so look at the source.
+
+    Only at definitions that surely happen: not at those in an `if` or a `try`. Where decorators of others make one
+    function of several (`@overload`, `@f.register`), or a name is taken away in between, it is meant that way.
+    """
+    try:
+        with open(str(python.__file__), "rb") as file:
+            statements = ast.parse(file.read()).body
+    except (OSError, SyntaxError, ValueError):
+        return
+    found: dict[str, tuple[int, bool]] = {}
+    for statement in statements:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if not all(map(_is_ours, statement.decorator_list)):
+                continue
+            is_offered = statement.name in offered or bool(statement.decorator_list)
+            before, was_offered = found.get(statement.name, (0, False))
+            if before and (is_offered or was_offered):
+                raise LoadError(
+                    f"{name} defines {statement.name} twice, in line {before} and in line {statement.lineno}: "
+                    "the second would silently take the place of the first"
+                )
+            found[statement.name] = statement.lineno, is_offered
+        elif isinstance(statement, (ast.Delete, ast.Assign)):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    found.pop(target.id, None)
+
+
+def _is_ours(decorator: ast.expr) -> bool:
+    """Whether a decorator is `@function`, `@bourse.function(…)`, or one of the hooks, by its looks."""
+    if isinstance(decorator, ast.Call):
+        decorator = decorator.func
+    last = decorator.attr if isinstance(decorator, ast.Attribute) else getattr(decorator, "id", "")
+    return last in ("function", "on_start", "on_stop")
+
+
+def _lines(*plain: Callable[..., Any]) -> str:
+    codes = [getattr(inspect.unwrap(one), "__code__", None) for one in plain]
+    return ": in line " + " and in line ".join(str(code.co_firstlineno) for code in codes if code) if all(codes) else ""
 
 
 def _defined_in(python: types.ModuleType, value: Any) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Optional
 
 from . import _messages as messages
+from . import _tracebacks
 from ._durations import Duration, pause_ms
 
 
@@ -247,6 +248,17 @@ class Discard(Verdict):
     verdict = messages.VERDICT_DISCARD
 
 
+# What a caller's caller is told as it is: it says when to come back, or what the whole tree of calls ran into.
+PASSED_ON = frozenset((
+    "blocked_exceeded", "conflict", "depth_exceeded", "instance_crashed", "internal", "module_failed", "no_capacity",
+    "queue_full", "shutting_down", "starting", "store_unavailable", "timeout",
+))  # fmt: skip
+
+_TEXTLESS = {
+    "KeyboardInterrupt": "interrupted, by Ctrl-C or a signal",
+    "MemoryError": "out of memory",
+}  # what Python raises without a text
+
 _by_code = {cls.default_code: cls for cls in BourseError.__subclasses__()}
 
 
@@ -265,27 +277,30 @@ def error_of(failure: Any, function: Optional[str] = None) -> BourseError:
 
 
 def failure_of(error: BaseException, traceback: str = "") -> Any:
-    """The `Failure` for an exception that a function let go.
+    """The `Failure` for an exception that a function let go. `traceback`: without that of the call it made, if it did.
 
-    An error of the function's own operations (a state conflict, a result too large) keeps its code. The
-    failure of a call that the function made becomes the function's own error, for its caller knows
-    nothing of that call: the message names the inner function, its code and its message. A `Verdict` is an error of
-    the function's own, with what it says.
+    An error of the function's own operations (a state conflict, a result too large) keeps its code. So does one of a
+    call that the function made, if its caller can do the same about it: come back later, or call less at once. Others
+    (no such function, arguments that do not fit) would tell the caller something that is not true of its own call:
+    that is a `function_error`. Of one, what the innermost function raised stays the type and the message, however many
+    functions let it go. A `Verdict` is an error of the function's own, with what it says.
     """
     failure = messages.Failure(code="function_error", traceback=traceback)
     if isinstance(error, BourseError):
         failure.hint = error.hint
         failure.retry_after_ms = int(error.retry_after * 1000)
+        failure.type = error.type
+        failure.message = error.message
         if error.function is None:
             failure.code = error.code
-            failure.message = error.message
-            failure.type = error.type
-        else:
-            inner = f"{error.type}: {error.message}" if error.type else error.message
-            failure.message = f"the call of {error.function} failed with {error.code}: {inner}"
+            return failure
+        if error.code in PASSED_ON:
+            failure.code = error.code
+        if error.code != "function_error" and not error.type:  # it comes from the node: nobody has said yet of which call
             failure.type = exception_name(type(error))
-            if error.traceback:
-                failure.traceback = f"{traceback.rstrip()}\n\nIn {error.function}:\n{error.traceback}"
+            failure.message = f"{error.function}: {error.message or error.code}"
+        if error.traceback:
+            failure.traceback = _tracebacks.joined(traceback, f"In {error.function}:\n{error.traceback}")
         return failure
     if isinstance(error, Verdict):
         failure.verdict = error.verdict
@@ -295,6 +310,8 @@ def failure_of(error: BaseException, traceback: str = "") -> Any:
         failure.message = str(error).encode("utf-8", "replace").decode()
     except Exception:  # a `__str__` of the user's may raise as well
         failure.message = "(its text can't be shown: __str__ raised)"
+    if not failure.message and not isinstance(error, Verdict):
+        failure.message = _TEXTLESS.get(failure.type) or f"{failure.type} was raised without a text"
     return failure
 
 

@@ -173,6 +173,13 @@ class Lane(Worker):
             self._only_listen = listen
         return True
 
+    def _come_back(self) -> None:
+        try:
+            super()._come_back()
+        except KeyboardInterrupt:  # the daemon takes what is left from who leaves
+            self._blocked_on.clear()
+            self.host.stopping = True
+
     def _wait_for_awaited(self) -> None:
         super()._wait_for_awaited()
         self.host.make_room()
@@ -215,7 +222,7 @@ class Lane(Worker):
             self.host.stopping = True
         failure = super()._failure(name, payload, error)
         if isinstance(error, bdb.BdbQuit):
-            failure.message = failure.message or "the function was ended in the debugger"
+            failure.message = str(error) or "the function was ended in the debugger"
         return failure
 
     def _ended(self) -> None:

@@ -170,6 +170,8 @@ class Worker(Asking):
             failure = self._failure(name, payload, error)
         self.lock.acquire()
         self.busy = False
+        if self._blocked_on:
+            self._come_back()
         _context.running = None
         if watchdog.owning:
             watchdog.alarm.ring()
@@ -208,6 +210,7 @@ class Worker(Asking):
         if problem:
             return failure_of(BadArguments(f"{self.module}.{name}: {problem}"))
         failure = failure_of(error, frames)
+        failure.hint = failure.hint or _discover.hint(error)
         if isinstance(error, SystemExit):
             failure.message = f"the function called sys.exit({error.code!r})"
             failure.hint = "A function ends by returning. Its instance goes on."
@@ -228,6 +231,7 @@ class Worker(Asking):
             sys.stderr.write(f"bourse: on_start failed\n{frames}")
             failure = failure_of(error, frames)
             failure.code = "module_failed"
+            failure.hint = failure.hint or _discover.hint(error)
             failure.message = f"on_start failed: {failure.type}: {failure.message}"
             return failure
         return None

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bourse_gateway::{Deployed, Routes};
+use bourse_gateway::{Deployed, LeftOut, Routes};
 use bourse_node::RevisionId;
 use bourse_wire::id::FunctionName;
 use bourse_wire::v1;
@@ -26,6 +26,15 @@ impl Driver {
                         format!("{name} changes with the next start"),
                         hint,
                     ));
+                }
+                for (name, value) in self.config.changed(&again) {
+                    tracing::info!(
+                        "bourse.toml: {name} is {} now",
+                        if value.is_empty() { "unset" } else { value }
+                    );
+                }
+                for (name, source) in self.config.outdone(&again) {
+                    tracing::warn!("bourse.toml: {name} changes nothing: it is set by the {source}");
                 }
                 self.config.take_over(again);
             }
@@ -98,33 +107,14 @@ impl Driver {
         }
         let failures = self.node.modules().filter(|m| m.serving.is_none());
         let failures: BTreeMap<_, _> = failures.filter_map(|m| Some((m.name, m.failure?))).collect();
-        let routes = Routes::new(&served, &extra).or_else(|_| {
-            // Whatever is wrong with one module is not to keep the others from being served.
-            let mut good: Vec<Deployed> = Vec::new();
-            for deployed in served {
-                good.push(deployed);
-                if let Err(conflict) = Routes::new(&good, &[]) {
-                    let mut module = good.pop().map(|deployed| deployed.module).unwrap_or_default();
-                    problems.push((module.name.clone(), conflict.to_string(), "its routes are left out"));
-                    module.functions.iter_mut().for_each(|f| f.http.clear());
-                    good.push(Deployed { module });
-                    if Routes::new(&good, &[]).is_err() {
-                        good.pop();
-                    }
-                }
-            }
-            Routes::new(&good, &extra).or_else(|conflict| {
-                let text = conflict.to_string();
-                problems.push((PLACE.to_owned(), text, "the routes of bourse.toml are left out"));
-                Routes::new(&good, &[])
-            })
-        });
-        match routes {
-            Ok(routes) => self.gateway.set_routes(routes.with_failures(failures)),
-            Err(conflict) => {
-                problems.push((PLACE.to_owned(), conflict.to_string(), "the routes stay as they were"))
-            }
+        // Whatever is wrong with one route is not to keep the others from being served.
+        let (routes, left_out) = Routes::as_far_as_possible(&served, &extra, &self.state.held);
+        for LeftOut { module, why } in left_out {
+            let hint = "it is left out; functions can be called at /v1/call/{module.function}";
+            problems.push((module.unwrap_or_else(|| PLACE.to_owned()), why.to_string(), hint));
         }
+        self.state.held = routes.held();
+        self.gateway.set_routes(routes.with_failures(failures));
         self.report(PLACE, problems);
     }
 
@@ -141,7 +131,7 @@ impl Driver {
         self.state.ready = true;
         self.gateway.set_ready(true);
         self.set_routes();
-        events::ready(&self.contact, &self.state.published, self.node.modules());
+        events::ready(&self.contact, &self.state.published, &self.state.held, self.node.modules());
         if let Some(path) = &self.ready_file
             && let Err(error) = std::fs::write(path, format!("{}\n", self.contact.http))
         {
