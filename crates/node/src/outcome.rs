@@ -237,9 +237,7 @@ impl Node {
     /// The caller does not want the answer any more.
     pub(crate) fn on_cancel(&mut self, now: Now, origin: Origin) {
         // A durable call goes on without its caller.
-        if let Some(call) = self.unwatch(origin) {
-            self.stops_waiting(origin, call);
-        }
+        self.stop_waiting(origin);
         if let Some(id) = self.by_origin.get(&origin).copied() {
             self.abort(now, id, Code::Cancelled.because("the caller cancelled the call, or went away"));
         }

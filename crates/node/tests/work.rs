@@ -411,6 +411,12 @@ fn a_client_that_waits_no_longer_is_answered_and_the_call_goes_on() {
     w.client_call(client, 1, "m.f").run(100);
     w.say(client, ToNode::Cancel(CancelCall { request: 1 }), "").run(100);
     assert_eq!(w.replies(client), [(1, "cancelled".to_owned())]);
+    // So is a request at the gateway that was given up: whoever keeps a place for its answer needs one.
+    let given_up = w.call("m.f");
+    w.run(100).cancel(given_up).run(10);
+    assert_eq!(w.code(given_up), "cancelled");
+    w.run(1_000);
+    assert_eq!(w.look(w.id(given_up)), "done x");
     // And so it is for who waits for a call by its id.
     let ticket = w.start("m.f", "");
     w.run(10);

@@ -73,15 +73,18 @@ impl Node {
         }
     }
 
-    /// A caller does not want to wait any more.
-    pub(crate) fn stops_waiting(&mut self, origin: Origin, call: CallId) {
-        let failure = Code::Cancelled
-            .because(format!("its caller waits no longer for call {call}, which goes on"))
-            .hint(format!("DELETE /v1/calls/{call} ends it"));
-        if let Origin::Gateway(_) = origin {
-            return; // It went away, or asks again.
+    /// Whoever waits there does not want to any more. A caller is answered all the same, as every caller is, once; who
+    /// has only asked is not.
+    pub(crate) fn stop_waiting(&mut self, origin: Origin) {
+        let Some(call) = self.watched.get(&origin).copied() else { return };
+        let is_caller = self.watchers[&call].contains(&Watcher::Caller(origin));
+        self.unwatch(origin);
+        if is_caller {
+            let failure = Code::Cancelled
+                .because(format!("its caller waits no longer for call {call}, which goes on"))
+                .hint(format!("DELETE /v1/calls/{call} ends it"));
+            self.answer(origin, Answer { call: Some(call), result: Err(failure) });
         }
-        self.answer(origin, Answer { call: Some(call), result: Err(failure) });
     }
 
     /// The node stops: whoever still waits is told that the call goes on without it.
