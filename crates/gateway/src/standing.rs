@@ -31,7 +31,7 @@ pub enum Standing {
 }
 
 /// What `status` can be.
-pub const STATUSES: [&str; 6] = ["waiting", "running", "retrying", "done", "dead", "cancelled"];
+pub const STATUSES: [&str; 7] = ["waiting", "running", "retrying", "done", "dead", "cancelled", "joined"];
 
 impl Standing {
     /// One of [`STATUSES`]; empty for nothing.
@@ -44,6 +44,7 @@ impl Standing {
             Self::Ended(ended) => match ended.status() {
                 Status::Dead => "dead",
                 Status::Cancelled => "cancelled",
+                Status::Joined => "joined",
                 Status::Done | Status::Unspecified => "done",
             },
         }

@@ -89,6 +89,8 @@ impl Bench {
                     context: BTreeMap::new(),
                     mode: Default::default(),
                     idempotency_key: String::new(),
+                    delay: None,
+                    trigger: None,
                 };
                 self.input(Input::Call { origin: Origin::Gateway(Ticket(self.ticket)), call });
                 open += 1;

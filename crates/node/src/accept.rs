@@ -207,7 +207,7 @@ impl Node {
     pub(crate) fn function_of(
         &self,
         name: &bourse_wire::id::FunctionName,
-    ) -> Option<&crate::module::Function> {
+    ) -> Option<&crate::function::Function> {
         self.modules.get(name.module()).and_then(|m| m.function(name.function()))
     }
 
@@ -267,6 +267,9 @@ impl Node {
             estimate: Duration::ZERO,
             place: Place { root: place, depth: Reverse(depth), order },
             root,
+            trigger: new.trigger,
+            fence: 0,
+            step: 0,
             durable: None,
             emitted: Vec::new(),
             emitted_bytes: 0,

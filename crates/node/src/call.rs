@@ -9,6 +9,7 @@ use bourse_durable::work::NewCall;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::record::v1 as record;
 use bourse_wire::time::{DURATION_MAX, Mono, Now};
+use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::message::{Origin, ProcessId, Success};
@@ -57,6 +58,12 @@ pub(crate) struct Call {
     pub context: BTreeMap<String, String>,
     /// What tells its tree of calls from others.
     pub root: CallId,
+    /// What woke it, unless that was a call.
+    pub trigger: Option<v1::Trigger>,
+    /// As in `Invoke`: 0 while it holds no key.
+    pub fence: u64,
+    /// How many functions have handed it on to this one.
+    pub step: u64,
     /// Of a durable call: how long this attempt may run, and what a result is recorded with.
     pub durable: Option<Durable>,
     /// Durable calls that this attempt has made: they are accepted together with what it changes.
@@ -121,6 +128,9 @@ impl Call {
             traceparent: record.traceparent.clone(),
             context: record.context.clone(),
             root: id,
+            trigger: record.trigger.clone(),
+            fence: 0,
+            step: record.step,
             durable: Some(Durable { timeout, record }),
             emitted: Vec::new(),
             emitted_bytes: 0,

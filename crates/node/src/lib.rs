@@ -33,6 +33,7 @@ mod call;
 mod config;
 mod deploy;
 mod entropy;
+mod function;
 mod governor;
 mod inspect;
 mod instance;

@@ -87,6 +87,10 @@ pub struct NewCall {
     pub mode: Mode,
     /// A second asynchronous call of the function with this key is the first one. Empty: none.
     pub idempotency_key: String,
+    /// Of an asynchronous call: it is not run before that.
+    pub delay: Option<Duration>,
+    /// What wakes the function, unless that is a call.
+    pub trigger: Option<v1::Trigger>,
 }
 
 /// What runs a module.

@@ -1,15 +1,14 @@
 //! A module: its revisions, its queue, and how its instances have fared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bourse_wire::failure::Code;
 use bourse_wire::id::CallId;
-use bourse_wire::options::Retry;
 use bourse_wire::time::Mono;
 use bourse_wire::v1;
 
 use crate::call::Place;
+use crate::function::{Function, unknown_option};
 use crate::message::{Kind, ProcessId, RevisionId};
 
 pub(crate) struct Module {
@@ -65,16 +64,6 @@ pub(crate) enum Loading {
     Failed,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Function {
-    pub timeout: Option<Duration>,
-    pub queue_wait: Option<Duration>,
-    /// Its calls are durable, and this is how their failures are met.
-    pub retry: Option<Retry>,
-    /// How long it runs, smoothed; `None` until it has been seen.
-    pub run_time: Option<Duration>,
-}
-
 impl Module {
     pub(crate) fn new() -> Self {
         Self {
@@ -115,18 +104,6 @@ impl Module {
     }
 }
 
-impl Function {
-    /// How much the last run weighs in the smoothed run time: 1 in 8.
-    const WEIGHT: u32 = 8;
-
-    pub(crate) fn ran(&mut self, took: Duration) {
-        self.run_time = Some(match self.run_time {
-            None => took,
-            Some(old) => (old * (Self::WEIGHT - 1) + took) / Self::WEIGHT,
-        });
-    }
-}
-
 impl Revision {
     pub(crate) fn new(kind: Kind) -> Self {
         Self {
@@ -160,28 +137,7 @@ impl Revision {
         }
         let mut functions = BTreeMap::new();
         for f in &module.functions {
-            let mut function = Function { timeout: None, queue_wait: None, retry: None, run_time: None };
-            for (option, json) in &f.options {
-                let value = match option.as_str() {
-                    "timeout" => &mut function.timeout,
-                    "queue_wait" => &mut function.queue_wait,
-                    "retry" => {
-                        function.retry = Some(Retry::from_json(json).map_err(|why| {
-                            Code::ModuleFailed
-                                .because(format!("retry = {json} of function {}: {why}", f.name))
-                                .hint("write it as 5, or {\"attempts\": 5, \"pause\": \"1s\", \"pause_max\": \"1m\"}")
-                        })?);
-                        continue;
-                    }
-                    _ => return Err(unknown_option(option, &format!("function {}", f.name))),
-                };
-                *value =
-                    Some(bourse_wire::time::parse_duration(json.trim_matches('"')).ok_or_else(|| {
-                        Code::ModuleFailed
-                            .because(format!("{option} = {json} of function {} is not a duration", f.name))
-                            .hint("write it as \"5s\", \"200ms\" or \"1m\"")
-                    })?);
-            }
+            let function = Function::new(f)?;
             if functions.insert(f.name.clone(), function).is_some() {
                 return Err(Code::ModuleFailed.because(format!("it has two functions named {}", f.name)));
             }
@@ -191,10 +147,4 @@ impl Revision {
         self.loading = Loading::Done;
         Ok(())
     }
-}
-
-fn unknown_option(option: &str, of: &str) -> v1::Failure {
-    Code::ModuleFailed
-        .because(format!("the option {option:?} of {of} is not supported by this version of bourse"))
-        .hint("supported options are: timeout, queue_wait, retry")
 }

@@ -60,6 +60,7 @@ impl Node {
                 None,
                 FromPeer::Call(_)
                 | FromPeer::Await(_)
+                | FromPeer::Publish(_)
                 | FromPeer::Wait(_)
                 | FromPeer::Read(_)
                 | FromPeer::Scan(_),
@@ -117,6 +118,7 @@ impl Node {
             FromPeer::Read(read) => self.on_read(peer, process, read),
             FromPeer::Scan(scan) => self.on_scan(peer, process, scan),
             FromPeer::Recalled(recalled) => self.on_recalled(now, process, recalled),
+            FromPeer::Publish(_) => self.expel(now, process, "it published, which this node does not know"),
             FromPeer::Log(log) => {
                 let module = instance.module.clone();
                 self.event(Event::FunctionLog { module, log });
@@ -195,6 +197,8 @@ impl Node {
             context: call.context,
             mode: if call.mode == i32::from(v1::Mode::Async) { Mode::Async } else { Mode::Sync },
             idempotency_key: call.idempotency_key,
+            delay: some(call.delay_ms),
+            trigger: None,
         };
         let requests = match worker {
             None => match self.peers.get(&peer) {

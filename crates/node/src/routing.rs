@@ -142,6 +142,9 @@ impl Node {
             context: call.context.clone(),
             redelivered: call.redelivered,
             acked: instance.acked,
+            fence: call.fence,
+            trigger: call.trigger.clone(),
+            step: call.step,
         };
         let payload = call.payload.clone();
         let peer = instance.peer.expect("an instance that is ready is connected");

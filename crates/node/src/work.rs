@@ -149,6 +149,7 @@ impl Node {
         let mut context = caller.map(|c| c.context.clone()).unwrap_or_default();
         context.extend(call.context);
         let inherited = caller.map(|c| c.traceparent.clone()).unwrap_or_default();
+        let delay = call.delay.map(millis).filter(|ms| *ms > 0);
         let record = record::Call {
             function: call.function.as_str().to_owned(),
             version: call.version,
@@ -161,6 +162,10 @@ impl Node {
             idempotency_key: call.idempotency_key,
             depth: caller.map_or(0, |c| c.depth + 1),
             parent: by.map(CallId::to_wire).unwrap_or_default(),
+            trigger: call.trigger,
+            due_ms: delay.map_or(0, |delay| now.wall.0.saturating_add(delay)),
+            pause_ms: delay.unwrap_or_default(),
+            delayed: delay.is_some(),
             ..Default::default()
         };
         durable::work::NewCall { call: id, record }

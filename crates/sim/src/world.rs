@@ -172,6 +172,8 @@ impl World {
             context: BTreeMap::new(),
             mode,
             idempotency_key: key.to_owned(),
+            delay: None,
+            trigger: None,
         };
         self.say(1, || format!("gateway -> node  {mode:?} call {} of plan {plan} {key}", ticket.0));
         self.input(Input::Call { origin: Origin::Gateway(ticket), call });

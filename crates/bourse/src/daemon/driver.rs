@@ -231,6 +231,8 @@ impl Driver {
                     context: call.context,
                     mode: if call.asynchronous { Mode::Async } else { Mode::Sync },
                     idempotency_key: call.idempotency_key,
+                    delay: None,
+                    trigger: None,
                 };
                 self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bourse_wire::id::CallId;
 use bourse_wire::record::v1 as record;
 use bourse_wire::record::v1::outgoing::What;
-use bourse_wire::time::{Mono, Now};
+use bourse_wire::time::{DURATION_MAX, Mono, Now};
 
 use super::Durable;
 use super::jobs::{Job, Then, Told};
@@ -272,12 +272,13 @@ pub(super) fn encode(message: &impl prost::Message) -> bytes::Bytes {
     bourse_wire::header::encode(message)
 }
 
-/// How long a call may wait for its next attempt, whatever the clocks say.
+/// How long a call may wait for its next attempt, whatever the clocks say; one that is delayed, as long as was asked.
 pub(super) const PAUSE_MOST: Duration = Duration::from_secs(24 * 3600);
 
 impl Durable {
     pub(super) fn due(&self, record: &record::Call) -> Option<Mono> {
         let pause = Some(Duration::from_millis(record.pause_ms)).filter(|pause| !pause.is_zero());
-        self.work.due(record.due_ms, pause.unwrap_or(PAUSE_MOST).min(PAUSE_MOST))
+        let most = if record.delayed { DURATION_MAX } else { PAUSE_MOST };
+        self.work.due(record.due_ms, pause.unwrap_or(PAUSE_MOST).min(most))
     }
 }

@@ -199,6 +199,8 @@ impl World {
             context: BTreeMap::new(),
             mode: Mode::Sync,
             idempotency_key: String::new(),
+            delay: None,
+            trigger: None,
         };
         change(&mut call);
         self.trace.line(self.now, &format!("gateway -> node  call {} {function}({argument})", ticket.0));

@@ -18,7 +18,11 @@ impl Durable {
         let mut layer = Layer::bare(key::home(new.call));
         layer.set(key::live(new.lane(), new.call), Some(encode(&new.record)));
         if let Some(unique) = &unique {
-            let value = stored::Unique { call: new.call.to_wire(), accepted_ms: new.record.accepted_ms };
+            let value = stored::Unique {
+                call: new.call.to_wire(),
+                accepted_ms: new.record.accepted_ms,
+                unique_ms: new.record.unique_ms,
+            };
             layer.set(unique.clone(), Some(encode(&value)));
             self.work.sweeping.iter_mut().for_each(|swept| _ = swept.insert(unique.clone()));
         }

@@ -1,13 +1,12 @@
-//! Options of functions that have a shape of their own.
+//! `retry`: how failures of a durable call are met.
 
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::nearest::nearest;
-use crate::time::parse_duration;
+use super::{duration, unknown};
 
-/// How failures of a durable call are met: the option `retry`.
+/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Attempts in all, before the call is a dead letter. At least 1.
@@ -53,7 +52,7 @@ impl Retry {
                         "pause_max" => retry.pause_max = duration(key, value)?,
                         "only" => retry.only = names(key, value)?,
                         "never" => retry.never = names(key, value)?,
-                        _ => return Err(unknown(key)),
+                        _ => return Err(unknown(key, &Self::KEYS)),
                     }
                 }
                 if !object.contains_key("pause_max") {
@@ -74,23 +73,10 @@ fn attempts(json: &Json) -> Result<u32, String> {
     number.ok_or_else(|| format!("{json} is not a number of attempts: 1 or more"))
 }
 
-fn duration(key: &str, json: &Json) -> Result<Duration, String> {
-    let text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
-    parse_duration(&text)
-        .ok_or_else(|| format!("`{key}` = {json} is not a duration, such as \"5s\" or \"200ms\""))
-}
-
 fn names(key: &str, json: &Json) -> Result<Vec<String>, String> {
     let name = |name: &Json| name.as_str().map(str::to_owned);
     let all = json.as_array().and_then(|names| names.iter().map(name).collect());
     all.ok_or_else(|| format!("`{key}` = {json} is not a list of exceptions' names"))
-}
-
-fn unknown(key: &str) -> String {
-    match nearest(key, Retry::KEYS).as_slice() {
-        [] => format!("it has no `{key}`; there are {}", Retry::KEYS.join(", ")),
-        [near, ..] => format!("it has no `{key}`; did you mean `{near}`?"),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,88 @@
+//! A function as its module describes it, and its options.
+
+use std::time::Duration;
+
+use bourse_wire::failure::Code;
+use bourse_wire::options::{KeyTemplate, Retry, Unique};
+use bourse_wire::v1;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Function {
+    pub timeout: Option<Duration>,
+    pub queue_wait: Option<Duration>,
+    /// Its calls are durable, and this is how their failures are met.
+    pub retry: Option<Retry>,
+    /// Of calls with the same key one runs at a time, in the order in which they came.
+    pub exclusive: Option<KeyTemplate>,
+    /// Its calls are durable, and a second one with the same key is the first one.
+    pub unique: Option<Unique>,
+    /// How long it runs, smoothed; `None` until it has been seen.
+    pub run_time: Option<Duration>,
+}
+
+/// The options that there are.
+const OPTIONS: [&str; 5] = ["timeout", "queue_wait", "retry", "exclusive", "unique"];
+
+impl Function {
+    /// How much the last run weighs in the smoothed run time: 1 in 8.
+    const WEIGHT: u32 = 8;
+
+    /// Reads a function's options, or says what is wrong with one.
+    pub(crate) fn new(description: &v1::Function) -> Result<Self, v1::Failure> {
+        let mut function = Self::default();
+        for (option, json) in &description.options {
+            function.set(description, option, json)?;
+        }
+        Ok(function)
+    }
+
+    fn set(&mut self, of: &v1::Function, option: &str, json: &str) -> Result<(), v1::Failure> {
+        let wrong = |hint: &'static str| {
+            move |why: String| {
+                Code::ModuleFailed
+                    .because(format!("{option} = {json} of function {}: {why}", of.name))
+                    .hint(hint)
+            }
+        };
+        match option {
+            "timeout" => self.timeout = Some(duration(of, option, json)?),
+            "queue_wait" => self.queue_wait = Some(duration(of, option, json)?),
+            "retry" => {
+                let hint = "write it as 5, or {\"attempts\": 5, \"pause\": \"1s\", \"pause_max\": \"1m\"}";
+                self.retry = Some(Retry::from_json(json).map_err(wrong(hint))?);
+            }
+            "exclusive" => {
+                let hint = "write it as \"{account}\", with the names of arguments in braces";
+                self.exclusive = Some(KeyTemplate::from_json(json, &of.parameters).map_err(wrong(hint))?);
+            }
+            "unique" => {
+                let hint = "write it as \"{order}\", or {\"key\": \"{order}\", \"window\": \"1h\"}";
+                self.unique = Some(Unique::from_json(json, &of.parameters).map_err(wrong(hint))?);
+            }
+            _ => return Err(unknown_option(option, &format!("function {}", of.name))),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ran(&mut self, took: Duration) {
+        self.run_time = Some(match self.run_time {
+            None => took,
+            Some(old) => (old * (Self::WEIGHT - 1) + took) / Self::WEIGHT,
+        });
+    }
+}
+
+fn duration(of: &v1::Function, option: &str, json: &str) -> Result<Duration, v1::Failure> {
+    bourse_wire::time::parse_duration(json.trim_matches('"')).ok_or_else(|| {
+        Code::ModuleFailed
+            .because(format!("{option} = {json} of function {} is not a duration", of.name))
+            .hint("write it as \"5s\", \"200ms\" or \"1m\"")
+    })
+}
+
+pub(crate) fn unknown_option(option: &str, of: &str) -> v1::Failure {
+    Code::ModuleFailed
+        .because(format!("the option {option:?} of {of} is not supported by this version of bourse"))
+        .hint(format!("supported options are: {}", OPTIONS.join(", ")))
+}

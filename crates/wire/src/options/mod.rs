@@ -1,0 +1,30 @@
+//! Options of functions that have a shape of their own, as their modules describe them: JSON.
+
+mod key;
+mod retry;
+mod unique;
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
+pub use retry::Retry;
+pub use unique::{Unique, Window};
+
+use crate::nearest::nearest;
+use crate::time::parse_duration;
+
+fn duration(key: &str, json: &Json) -> Result<Duration, String> {
+    let text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
+    parse_duration(&text)
+        .ok_or_else(|| format!("`{key}` = {json} is not a duration, such as \"5s\" or \"200ms\""))
+}
+
+/// What to say of a key that an option's object does not have.
+fn unknown(key: &str, known: &[&str]) -> String {
+    match nearest(key, known.iter().copied()).as_slice() {
+        [] => format!("it has no `{key}`; there are {}", known.join(", ")),
+        [near, ..] => format!("it has no `{key}`; did you mean `{near}`?"),
+    }
+}
