@@ -69,6 +69,7 @@ impl Trace {
             ToNode::Log(l) => format!("log {:?}", l.message),
             ToNode::Bye(_) => "bye".to_owned(),
             ToNode::Await(a) => format!("await {}", self.call(&a.call)),
+            ToNode::Publish(p) => format!("publish {} {:?}", p.request, p.to),
         };
         let from = self.peer(peer);
         self.line(now, &format!("{from} -> node  {what}"));
