@@ -189,6 +189,7 @@ impl Durable {
         self.layers.check_invariants();
         self.cache.check_invariants();
         self.work.lanes.values().for_each(|lane| lane.check_invariants());
+        self.work.keys_held.check_invariants();
         assert!(self.layers.len() <= self.limits.layers_max, "layers are bounded");
         assert!(self.readings.len() <= self.limits.reads_waiting_max, "reads are bounded");
         for (id, partition) in &self.partitions {

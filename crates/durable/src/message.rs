@@ -53,6 +53,20 @@ pub enum Output {
         /// Which.
         call: CallId,
     },
+    /// For the node: a call that is not durable holds the key that it waited for.
+    Granted {
+        /// Which.
+        call: CallId,
+        /// Greater than that of all before with the same key.
+        fence: u64,
+    },
+    /// For the node: this call waits for a key whose holder waits for it. It is to be given up.
+    Deadlock {
+        /// Which.
+        call: CallId,
+        /// Who waits for whom, as a sentence.
+        circle: String,
+    },
     /// For the node.
     Answer {
         /// Of the read, scan or finish.

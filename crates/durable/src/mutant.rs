@@ -48,6 +48,14 @@ pub enum Mutant {
     EmittedIsKept,
     /// Who waits for a call that is cancelled while it waits is not told.
     WaitersNotTold,
+    /// Which calls wait in the store for an exclusive key is not looked for.
+    KeyNotRead,
+    /// A call gives its exclusive key back while it waits for its next attempt.
+    BackOffFreesKey,
+    /// A call that has handed on is carried over to its home even if it has come further there.
+    OldTailWins,
+    /// A unique key is not looked up where a function's call arrives.
+    UniqueNotCarried,
 }
 
 /// All of them.
@@ -73,6 +81,10 @@ pub const ALL: &[Mutant] = &[
     Mutant::FailedAttemptCommits,
     Mutant::EmittedIsKept,
     Mutant::WaitersNotTold,
+    Mutant::KeyNotRead,
+    Mutant::BackOffFreesKey,
+    Mutant::OldTailWins,
+    Mutant::UniqueNotCarried,
 ];
 
 #[cfg(feature = "mutants")]

@@ -62,6 +62,16 @@ impl Outbox {
         self.outputs.push_back(Output::Known { call });
     }
 
+    /// A call that is not durable has its key.
+    pub(crate) fn granted(&mut self, call: CallId, fence: u64) {
+        self.outputs.push_back(Output::Granted { call, fence });
+    }
+
+    /// A call would wait for ever.
+    pub(crate) fn deadlock(&mut self, call: CallId, circle: String) {
+        self.outputs.push_back(Output::Deadlock { call, circle });
+    }
+
     /// The next answer that is for a job.
     pub(crate) fn poll_job(&mut self) -> Option<(JobId, Answer)> {
         self.done.pop_front()

@@ -9,7 +9,7 @@
 //! Never waits for anything: a call for a module that is still being loaded is queued.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bourse_durable::LayerId;
@@ -20,6 +20,7 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase, Place};
+use crate::keys::CallKeys;
 use crate::message::{Event, NewCall, Origin};
 use crate::peers::Peer;
 use crate::timers::Timer;
@@ -66,6 +67,9 @@ impl Node {
         if let Some(id) = self.take_call(now, origin, call, Some(parent)) {
             let caller = self.calls.get_mut(&by.call).expect("a caller outlives the acceptance of its call");
             caller.children.insert(request, id);
+        } else if self.accepting.contains_key(&origin) {
+            let caller = self.calls.get_mut(&by.call).expect("a caller outlives the acceptance of its call");
+            caller.awaited.insert(request);
         }
     }
 
@@ -76,12 +80,18 @@ impl Node {
         call: NewCall,
         parent: Option<Parent>,
     ) -> Option<CallId> {
-        match self.admit(&call, parent.as_ref()) {
-            Ok(()) if parent.is_none() && self.is_durable(&call) => {
-                self.accept_durable(now, origin, call);
+        let admitted = self.admit(&call, parent.as_ref()).and_then(|()| self.keys_of(&call));
+        match admitted {
+            Ok(keys) if parent.is_none() && self.is_durable(&call) => {
+                self.accept_durable(now, origin, call, keys, None);
                 None
             }
-            Ok(()) => Some(self.enqueue(now, origin, call, parent)),
+            // It may be one that others wait for as well, and does not end with its caller.
+            Ok(keys) if let (Some(parent), Some(_)) = (&parent, &keys.unique) => {
+                self.accept_durable(now, origin, call, keys, Some(parent.ancestors[0].call));
+                None
+            }
+            Ok(keys) => Some(self.enqueue(now, origin, call, parent, keys)),
             Err(failure) => {
                 let function = call.function;
                 self.event(Event::CallRefused { function, failure: failure.clone() });
@@ -109,9 +119,15 @@ impl Node {
             return Err(Code::Timeout.because("the call's deadline is in the past"));
         }
         let config = self.config.of(name.module());
-        if module.queue.len() >= config.queue_max && (parent.is_some() || !self.is_durable(call)) {
+        if module.queue.len() + module.locked >= config.queue_max
+            && (parent.is_some() || !self.is_durable(call))
+        {
             return Err(Code::QueueFull
-                .because(format!("{} calls of {} are waiting", module.queue.len(), name.module()))
+                .because(format!(
+                    "{} calls of {} are waiting",
+                    module.queue.len() + module.locked,
+                    name.module()
+                ))
                 .hint("try again later, or raise `queue` of the module in bourse.toml")
                 .retry_after(Duration::from_secs(1)));
         }
@@ -227,7 +243,14 @@ impl Node {
         Code::NotFound.because(format!("there is no module {name}")).hint(hint)
     }
 
-    fn enqueue(&mut self, now: Now, origin: Origin, new: NewCall, parent: Option<Parent>) -> CallId {
+    fn enqueue(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        new: NewCall,
+        parent: Option<Parent>,
+        keys: CallKeys,
+    ) -> CallId {
         let id = self.entropy.call_id(now.wall);
         let name = new.function;
         let config = self.config.of(name.module());
@@ -270,6 +293,9 @@ impl Node {
             trigger: new.trigger,
             fence: 0,
             step: 0,
+            attempts_before: 0,
+            key: None,
+            tail: None,
             durable: None,
             emitted: Vec::new(),
             emitted_bytes: 0,
@@ -279,6 +305,7 @@ impl Node {
             context,
             phase: Phase::Queued,
             children: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             function: name,
         };
         let twice = self.by_origin.insert(origin, id);
@@ -288,8 +315,14 @@ impl Node {
         {
             *open += 1;
         }
+        if self.function_of(&call.function).is_none() {
+            self.unkeyed.insert(id);
+        }
         self.calls.insert(id, call);
-        self.queue(id);
+        match keys.exclusive {
+            Some(name) => self.lock(id, name),
+            None => self.queue(id),
+        }
         id
     }
 

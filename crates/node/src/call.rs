@@ -1,11 +1,11 @@
 //! A call between its acceptance and its answer.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bourse_durable::LayerId;
-use bourse_durable::work::NewCall;
+use bourse_durable::work::{KeyName, NewCall};
 use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::record::v1 as record;
 use bourse_wire::time::{DURATION_MAX, Mono, Now};
@@ -13,6 +13,7 @@ use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::message::{Origin, ProcessId, Success};
+use crate::tail::Tail;
 
 /// The place of a call in its module's queue. Older trees go first, and of one tree the deepest: that finishes what
 /// has begun before it begins more, and keeps natural recursion depth-first. Calls from outside are first come
@@ -62,8 +63,13 @@ pub(crate) struct Call {
     pub trigger: Option<v1::Trigger>,
     /// As in `Invoke`: 0 while it holds no key.
     pub fence: u64,
-    /// How many functions have handed it on to this one.
+    /// How many functions have handed it on to this one, and after how many attempts.
     pub step: u64,
+    pub attempts_before: u32,
+    /// Its exclusive key, which it holds or waits for.
+    pub key: Option<KeyName>,
+    /// How it goes on once it is committed, if it does.
+    pub tail: Option<Tail>,
     /// Of a durable call: how long this attempt may run, and what a result is recorded with.
     pub durable: Option<Durable>,
     /// Durable calls that this attempt has made: they are accepted together with what it changes.
@@ -72,6 +78,8 @@ pub(crate) struct Call {
     pub phase: Phase,
     /// Requests of this attempt that are not answered yet.
     pub children: BTreeMap<u64, CallId>,
+    /// The same, where a durable call answers.
+    pub awaited: BTreeSet<u64>,
 }
 
 /// What is particular about an attempt of a durable call.
@@ -84,6 +92,8 @@ pub(crate) struct Durable {
 
 #[derive(Debug)]
 pub(crate) enum Phase {
+    /// It waits for its exclusive key.
+    Locked,
     /// In its module's queue.
     Queued,
     /// On an instance's connection, behind another call.
@@ -131,11 +141,15 @@ impl Call {
             trigger: record.trigger.clone(),
             fence: 0,
             step: record.step,
+            attempts_before: record.attempts_before,
+            key: KeyName::of(&record),
+            tail: None,
             durable: Some(Durable { timeout, record }),
             emitted: Vec::new(),
             emitted_bytes: 0,
             phase: Phase::Queued,
             children: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             function,
         }
     }
@@ -152,7 +166,7 @@ impl Call {
     /// When something is due of it, as it stands.
     pub(crate) fn due(&self) -> Mono {
         match self.phase {
-            Phase::Queued => self.queue_until.min(self.deadline),
+            Phase::Locked | Phase::Queued => self.queue_until.min(self.deadline),
             Phase::Ahead(_) | Phase::Running(..) | Phase::Committing { .. } => self.deadline,
         }
     }

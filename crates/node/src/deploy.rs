@@ -272,6 +272,7 @@ impl Node {
             && idle
             && module.revisions.values().all(|r| r.instances.is_empty())
             && module.queue.is_empty()
+            && module.locked == 0
         {
             self.modules.remove(name);
         }

@@ -17,7 +17,7 @@ use bourse_wire::v1::to_worker::Message;
 use bytes::Bytes;
 
 use crate::Node;
-use crate::call;
+use crate::call::{self, Call};
 use crate::instance::{Exit, Instance, Phase};
 use crate::message::{Event, Kind, Level, Output, ProcessId, RevisionId};
 use crate::module::Loading;
@@ -495,10 +495,17 @@ impl Node {
     pub(crate) fn on_drain(&mut self, now: Now) {
         self.draining = true;
         self.timers.set(Timer::Drain, now.mono + self.config.drain);
-        let waiting: Vec<_> = self.modules.values().flat_map(|m| m.queue.values().copied()).collect();
-        for id in waiting.into_iter().filter(|id| self.calls[id].is_work()).collect::<Vec<_>>() {
-            self.unqueue(id);
+        let waits = |c: &&Call| c.is_work() && matches!(c.phase, call::Phase::Queued | call::Phase::Locked);
+        let waiting: Vec<_> = self.calls.values().filter(waits).map(|c| c.id).collect();
+        for id in waiting {
+            if matches!(self.calls[&id].phase, call::Phase::Queued) {
+                self.unqueue(id);
+            }
             self.put_back_work(now, id, std::time::Duration::ZERO);
+        }
+        for (origin, call) in std::mem::take(&mut self.door) {
+            self.accepting_bytes -= self.accepting.remove(&origin).unwrap_or_default();
+            self.on_call(now, origin, call);
         }
         self.drain_idle(now);
     }

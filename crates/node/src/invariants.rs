@@ -1,7 +1,7 @@
 //! What must hold between any two inputs. Checked after each in debug builds, by the simulator and in tests.
 
 use crate::Node;
-use crate::call::Phase;
+use crate::call::{Call, Phase};
 use crate::instance;
 use crate::module::Loading;
 
@@ -23,6 +23,7 @@ impl Node {
         assert!(self.watchers.is_empty() && self.watched.is_empty(), "those who wait for ends are left");
         assert!(self.accepting.is_empty() && self.accepting_bytes == 0, "calls on their way are left");
         assert!(self.asked.is_empty(), "questions to the partitions are left");
+        assert!(self.door.is_empty() && self.unkeyed.is_empty(), "calls of unknown functions are left");
         assert!(self.slots_taken == 0 && self.resumable.is_empty(), "slots are left");
         for (process, i) in &self.instances {
             assert!(i.held.is_empty() && i.cancel.is_none(), "something is held back for {process:?}");
@@ -76,8 +77,17 @@ impl Node {
                         "a running call is its instance's first"
                     );
                 }
+                Phase::Locked => assert!(call.key.is_some(), "who waits for a key has one"),
                 Phase::Committing { .. } => {}
             }
+        }
+        for (name, module) in &self.modules {
+            let waits = |c: &&Call| c.function.module() == name && matches!(c.phase, Phase::Locked);
+            assert_eq!(
+                self.calls.values().filter(waits).count(),
+                module.locked,
+                "who waits for a key is counted"
+            );
         }
     }
 
@@ -95,10 +105,11 @@ impl Node {
             let load: std::time::Duration = i.handed.iter().map(|c| self.calls[c].estimate).sum();
             assert_eq!(i.load, load, "the load of {process:?} is that of its calls");
             if let Some(waiting) = i.waiting.as_ref().filter(|w| !w.satisfied) {
-                let children = &self.calls[&i.handed[0]].children;
+                let call = &self.calls[&i.handed[0]];
                 let mut waited = waiting.requests.iter();
                 assert!(!waiting.requests.is_empty(), "who is blocked waits for something");
-                assert!(waited.all(|r| children.contains_key(r)), "what is waited for will be answered");
+                let answered = |r| call.children.contains_key(r) || call.awaited.contains(r);
+                assert!(waited.all(answered), "what is waited for will be answered");
             }
             let resumes = self.resumable.contains(process);
             assert_eq!(

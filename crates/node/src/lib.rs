@@ -24,6 +24,8 @@
 //! | `peers` | who is at the other end of a connection, and what it may say |
 //! | `state` | the way between functions and the partitions |
 //! | `work` | durable calls: accepted, drawn, tried again, ended |
+//! | `keys` | exclusive keys, which calls wait for, and unique ones, which make them one |
+//! | `tail` | calls that go on as calls of other functions |
 //!
 //! What a stranger sends can be refused, never reach an assertion. [`Node::check_invariants`] states what must
 //! hold between any two inputs.
@@ -38,6 +40,7 @@ mod governor;
 mod inspect;
 mod instance;
 mod invariants;
+mod keys;
 mod message;
 mod module;
 mod nested;
@@ -45,6 +48,7 @@ mod outcome;
 mod peers;
 mod routing;
 mod state;
+mod tail;
 mod timers;
 mod work;
 
@@ -105,6 +109,10 @@ pub struct Node {
     /// Durable calls on their way into the store, with their sizes.
     accepting: BTreeMap<Origin, usize>,
     accepting_bytes: usize,
+    /// Durable calls of modules that are being loaded.
+    door: Vec<(Origin, NewCall)>,
+    /// Calls that were queued before their functions were known.
+    unkeyed: BTreeSet<CallId>,
     timers: Timers,
     outputs: VecDeque<Output>,
     draining: bool,
@@ -146,6 +154,8 @@ impl Node {
             intake: 0,
             accepting: BTreeMap::new(),
             accepting_bytes: 0,
+            door: Vec::new(),
+            unkeyed: BTreeSet::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             draining: false,
@@ -215,9 +225,15 @@ impl Node {
 
     /// Carries on until nothing more follows from what has happened.
     fn settle(&mut self, now: Now) {
+        self.open_door(now);
         self.pump_durable(now);
-        self.draw_work(now);
-        self.route(now);
+        loop {
+            self.draw_work(now);
+            self.route(now);
+            if !self.pump_durable(now) {
+                break;
+            }
+        }
         self.finish_drain(now);
         if cfg!(debug_assertions) {
             self.check_invariants();

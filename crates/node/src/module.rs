@@ -22,6 +22,8 @@ pub(crate) struct Module {
     pub queue: BTreeMap<Place, CallId>,
     /// Durable calls among them.
     pub work_queued: usize,
+    /// Calls that wait for their exclusive keys.
+    pub locked: usize,
     /// Instances that wait for nested calls.
     pub blocked: usize,
     /// Why the last revision does not load, or the last instance did not start.
@@ -73,6 +75,7 @@ impl Module {
             revisions: BTreeMap::new(),
             queue: BTreeMap::new(),
             work_queued: 0,
+            locked: 0,
             blocked: 0,
             failure: None,
             pause: Pause::default(),

@@ -32,11 +32,11 @@ impl Node {
         requests: &[u64],
         any: bool,
     ) {
-        let outstanding = &self.calls[&running].children;
-        let waited: BTreeSet<u64> =
-            requests.iter().copied().filter(|r| outstanding.contains_key(r)).collect();
+        let call = &self.calls[&running];
+        let outstanding = |r: &u64| call.children.contains_key(r) || call.awaited.contains(r);
+        let waited: BTreeSet<u64> = requests.iter().copied().filter(|r| outstanding(r)).collect();
         // Whatever is not outstanding has been answered, and the answer is held back or on its way.
-        let answered = requests.iter().any(|r| !outstanding.contains_key(r));
+        let answered = requests.iter().any(|r| !outstanding(r));
         let satisfied = waited.is_empty() || (any && answered);
         let instance = self.instances.get_mut(&process).expect("a frame is from an instance that exists");
         if let Some(waiting) = &mut instance.waiting {
@@ -55,12 +55,21 @@ impl Node {
         let blocked_max = self.config.of(&instance.module).blocked_max;
         if module.blocked >= blocked_max {
             let name = instance.module.clone();
-            let refused: Vec<CallId> = waited.iter().map(|r| outstanding[r]).collect();
+            let refused: Vec<CallId> = waited.iter().filter_map(|r| call.children.get(r)).copied().collect();
+            let failure = Code::BlockedExceeded
+                .because(format!("{blocked_max} instances of {name} already wait for nested calls"))
+                .hint("call less deeply or less widely at once, or raise `blocked` of the module in bourse.toml");
             for id in refused {
-                let failure = Code::BlockedExceeded
-                    .because(format!("{blocked_max} instances of {name} already wait for nested calls"))
-                    .hint("call less deeply or less widely at once, or raise `blocked` of the module in bourse.toml");
-                self.abort(now, id, failure);
+                self.abort(now, id, failure.clone());
+            }
+            let awaited: Vec<u64> =
+                waited.into_iter().filter(|r| self.calls[&running].awaited.contains(r)).collect();
+            for request in awaited {
+                let origin = crate::Origin::Instance(process, request);
+                self.calls.get_mut(&running).expect("it runs").awaited.remove(&request);
+                if let Some(call) = self.unwatch(origin) {
+                    self.answer(origin, Answer { call: Some(call), result: Err(failure.clone()) });
+                }
             }
             return;
         }
@@ -74,6 +83,9 @@ impl Node {
     /// Gives the answer to a nested call to its caller, now or when that has a slot.
     pub(crate) fn deliver(&mut self, process: ProcessId, request: u64, answer: Answer) {
         let Some(instance) = self.instances.get_mut(&process) else { return };
+        if let Some(call) = instance.running().and_then(|id| self.calls.get_mut(&id)) {
+            call.awaited.remove(&request);
+        }
         let (reply, payload) = reply(request, answer);
         let waiting = match (&mut instance.waiting, instance.peer) {
             (Some(waiting), _) => waiting,
@@ -131,14 +143,19 @@ impl Node {
     pub(crate) fn tell_to_stop(&mut self, now: Now, process: ProcessId, cancel: v1::Cancel) {
         let instance = self.instances.get_mut(&process).expect("an instance that is told to stop exists");
         if let Some(waiting) = &instance.waiting {
-            let children = &self.calls[&instance.handed[0]].children;
+            let call = &self.calls[&instance.handed[0]];
             let waited: Vec<CallId> =
-                waiting.requests.iter().filter_map(|r| children.get(r)).copied().collect();
+                waiting.requests.iter().filter_map(|r| call.children.get(r)).copied().collect();
+            let awaited: Vec<u64> =
+                waiting.requests.iter().copied().filter(|r| call.awaited.contains(r)).collect();
             if instance.cancel.as_ref().is_none_or(|c| !c.interrupt) {
                 instance.cancel = Some(cancel);
             }
             for child in waited {
                 self.abort(now, child, Code::Cancelled.because("the calling function was told to stop"));
+            }
+            for request in awaited {
+                self.stop_waiting(crate::Origin::Instance(process, request));
             }
             return;
         }

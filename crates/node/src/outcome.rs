@@ -99,18 +99,23 @@ impl Node {
             self.forget(id);
             return;
         }
-        let refused =
-            match result.failure {
-                Some(failure) => Some(failure),
-                None if payload.len() > self.config.payload_bytes_max => {
-                    let most = self.config.payload_bytes_max;
-                    Some(Code::TooLarge.because(format!(
-                        "the result has {} bytes, at most {most} are allowed",
-                        payload.len()
-                    )))
-                }
-                None => self.write(id, result.writes).err(),
-            };
+        let mut tail = None;
+        let refused = match (result.failure, result.tail) {
+            (Some(failure), _) => Some(failure),
+            (None, next) if payload.len() > self.config.payload_bytes_max => {
+                let what = if next.is_some() { "arguments" } else { "result" };
+                let (has, most) = (payload.len(), self.config.payload_bytes_max);
+                let verb = if next.is_some() { "have" } else { "has" };
+                Some(
+                    Code::TooLarge
+                        .because(format!("the {what} {verb} {has} bytes, at most {most} are allowed")),
+                )
+            }
+            (None, next) => {
+                let admitted = next.map(|next| self.admit_tail(next)).transpose();
+                admitted.map(|next| tail = next).and_then(|()| self.write(id, result.writes)).err()
+            }
+        };
         if self.calls[&id].lost {
             self.durable.abandon(layer);
             self.rerun(now, id, LOST);
@@ -127,7 +132,12 @@ impl Node {
         let success = Success { payload, content_type: result.content_type, http: result.http };
         let call = self.calls.get_mut(&id).expect("it was there above");
         call.phase = Phase::Committing { result: success, ran };
-        let finish = if self.calls[&id].is_work() { self.settle_result(now, id) } else { self.finish(id) };
+        call.tail.clone_from(&tail);
+        let finish = match (self.calls[&id].is_work(), tail) {
+            (true, Some(tail)) => self.settle_tail(now, id, &tail),
+            (true, None) => self.settle_result(now, id),
+            (false, _) => self.finish(id),
+        };
         match finish {
             Finish::Now(finished) => self.on_finished(now, id, finished),
             Finish::Later => {}
@@ -147,6 +157,9 @@ impl Node {
                     unreachable!("only a committing call is finished")
                 };
                 let result = std::mem::take(result);
+                if let Some(tail) = call.tail.take() {
+                    return self.hand_on(now, id, tail, result.payload);
+                }
                 self.conclude(now, id, Ok(result));
                 self.forget(id);
                 return;
@@ -195,10 +208,12 @@ impl Node {
             call.emitted.clear();
         }
         call.emitted_bytes = 0;
+        call.tail = None;
         if call.is_work() {
             let (lane, attempt) = (call.function.module().to_owned(), call.attempt.0);
             self.durable.renumber(&lane, id, attempt);
         }
+        self.renew_fence(id);
     }
 
     /// Ends a call early, wherever it is.
@@ -211,6 +226,7 @@ impl Node {
         self.conclude(now, id, Err(failure));
         let call = &self.calls[&id];
         match call.phase {
+            Phase::Locked => self.forget(id),
             Phase::Queued => {
                 self.unqueue(id);
                 self.forget(id);
@@ -229,6 +245,12 @@ impl Node {
     pub(crate) fn abort_children(&mut self, now: Now, id: CallId) {
         let call = self.calls.get_mut(&id).expect("an attempt that ends exists");
         let children = std::mem::take(&mut call.children);
+        let awaited = std::mem::take(&mut call.awaited);
+        if let Phase::Running(process, _) = call.phase {
+            for request in awaited {
+                self.unwatch(Origin::Instance(process, request));
+            }
+        }
         for child in children.into_values() {
             self.abort(now, child, Code::Cancelled.because("the calling function has ended"));
         }
@@ -252,7 +274,7 @@ impl Node {
         }
         let late = now.mono >= call.deadline;
         match call.phase {
-            Phase::Queued if !late => {
+            Phase::Locked | Phase::Queued if !late => {
                 let failure = self.no_capacity(id, now);
                 self.abort(now, id, failure);
             }
@@ -266,11 +288,16 @@ impl Node {
                 };
                 self.tell_to_stop(now, process, cancel);
             }
-            Phase::Queued | Phase::Ahead(_) | Phase::Running(..) | Phase::Committing { .. } => {
+            Phase::Locked
+            | Phase::Queued
+            | Phase::Ahead(_)
+            | Phase::Running(..)
+            | Phase::Committing { .. } => {
                 let what = match call.phase {
-                    Phase::Queued | Phase::Ahead(_) => "waited for an instance",
-                    Phase::Running(..) => "ran",
-                    Phase::Committing { .. } => "waited for the store",
+                    Phase::Locked => format!("waited for {}", self.key_not_free(id)),
+                    Phase::Queued | Phase::Ahead(_) => "waited for an instance".to_owned(),
+                    Phase::Running(..) => "ran".to_owned(),
+                    Phase::Committing { .. } => "waited for the store".to_owned(),
                 };
                 let took = now.mono.since(call.accepted);
                 let failure = Code::Timeout
@@ -294,6 +321,12 @@ impl Node {
         let waited = seconds(now.mono.since(call.accepted));
         if let (None, Some(failure)) = (module.serving(), &module.failure) {
             return failure.clone();
+        }
+        if matches!(call.phase, Phase::Locked) {
+            return Code::NoCapacity
+                .because(format!("{} waited {waited} for {}", call.function, self.key_not_free(id)))
+                .hint("raise `queue_wait`, make it durable (`async`), or hold the key for less long")
+                .retry_after(std::time::Duration::from_secs(1));
         }
         let instances = module.serving_revision().map_or(0, |r| r.instances.len());
         Code::NoCapacity
@@ -358,10 +391,17 @@ impl Node {
 
     /// An answered call that no instance has any more.
     pub(crate) fn forget(&mut self, id: CallId) {
+        if matches!(self.calls[&id].phase, Phase::Locked) {
+            self.leave_lock(id);
+        }
         let call = self.calls.remove(&id).expect("a call that is forgotten exists");
         assert!(call.children.is_empty(), "an attempt's calls end with the attempt");
         assert!(call.origin.is_none(), "a call is answered before it is forgotten");
         self.timers.clear(&Timer::Call(id));
+        self.unkeyed.remove(&id);
+        if let Some(name) = &call.key {
+            self.durable.unlock(name, id);
+        }
     }
 }
 

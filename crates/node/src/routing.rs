@@ -145,6 +145,7 @@ impl Node {
             fence: call.fence,
             trigger: call.trigger.clone(),
             step: call.step,
+            attempts_before: call.attempts_before,
         };
         let payload = call.payload.clone();
         let peer = instance.peer.expect("an instance that is ready is connected");

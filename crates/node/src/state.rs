@@ -142,20 +142,25 @@ impl Node {
         refused(refusal)
     }
 
-    /// Carries what the partitions have to say.
-    pub(crate) fn pump_durable(&mut self, now: Now) {
+    /// Carries what the partitions have to say; `false` if that is nothing.
+    pub(crate) fn pump_durable(&mut self, now: Now) -> bool {
+        let mut said = false;
         while let Some(output) = self.durable.poll() {
+            said = true;
             match output {
                 durable::Output::Store { token, request } => {
                     self.outputs.push_back(Output::Store { token, request })
                 }
                 durable::Output::Known { call } => self.look_again(call),
+                durable::Output::Granted { call, fence } => self.on_granted(now, call, fence),
+                durable::Output::Deadlock { call, circle } => self.on_deadlock(now, call, &circle),
                 durable::Output::Answer { ticket, answer } => {
                     let asked = self.asked.remove(&ticket.0).expect("an answer is given once, to a question");
                     self.on_state_answer(now, asked, answer);
                 }
             }
         }
+        said
     }
 
     fn on_state_answer(&mut self, now: Now, asked: Asked, answer: Answer) {

@@ -28,6 +28,7 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now, millis};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase};
+use crate::keys::CallKeys;
 use crate::message::{Event, Mode, NewCall, Origin, Success};
 use crate::outcome::store_unavailable;
 use crate::routing::AHEAD_TOTAL;
@@ -72,11 +73,19 @@ impl Node {
     pub(crate) fn is_durable(&self, call: &NewCall) -> bool {
         call.mode == Mode::Async
             || !call.idempotency_key.is_empty()
-            || self.function_of(&call.function).is_some_and(|f| f.retry.is_some())
+            || self.function_of(&call.function).is_some_and(|f| f.retry.is_some() || f.unique.is_some())
     }
 
-    /// Accepts a call from outside: it is answered when it is in the store, or when it has ended.
-    pub(crate) fn accept_durable(&mut self, now: Now, origin: Origin, call: NewCall) {
+    /// Accepts a call from outside, or one that its caller (`by`) waits for and may share with others: it is answered when
+    /// it is in the store, or when it has ended.
+    pub(crate) fn accept_durable(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        call: NewCall,
+        keys: CallKeys,
+        by: Option<CallId>,
+    ) {
         if call.idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             let failure = Code::BadRequest
                 .because(format!("an idempotency key has at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes"));
@@ -96,13 +105,17 @@ impl Node {
         self.accepting.insert(origin, call.payload.len());
         self.accepting_bytes += call.payload.len();
         let function = call.function.clone();
+        if by.is_none() && self.modules.get(function.module()).is_some_and(|m| m.is_loading()) {
+            self.door.push((origin, call));
+            return;
+        }
         let wait = (call.mode == Mode::Sync).then(|| self.timeout_of(&call));
-        let home = if call.idempotency_key.is_empty() {
-            self.intake_home()
-        } else {
-            durable::work::NewCall::home_of_key(function.module(), function.function(), &call.idempotency_key)
-        };
-        let new = self.new_record(now, home, call, None);
+        let wait = wait.map(|wait| match by.and_then(|by| self.calls.get(&by)) {
+            Some(caller) => wait.min(caller.deadline.since(now.mono)),
+            None => wait,
+        });
+        let home = keys.home(&call).unwrap_or_else(|| self.intake_home());
+        let new = self.new_record(now, home, call, keys, by);
         let asked = Asked::Accept(Box::new(Accepting { origin, function, wait }));
         let ticket = self.ask(asked);
         self.durable.accept(now, new, ticket);
@@ -125,11 +138,14 @@ impl Node {
                 ))
                 .hint("start some that start the others"));
         }
+        let keys = self.keys_of(&call)?;
+        let caller = &self.calls[&by];
         let with = self.durable.home_of(caller.layer()).map(|partition| partition.0);
         let own = || caller.is_work().then(|| by.home());
         let first = || caller.emitted.first().map(|first| first.call.home());
-        let home = with.or_else(own).or_else(first).unwrap_or_else(|| self.intake_home());
-        let new = self.new_record(now, home, call, Some(by));
+        let home = keys.home(&call).or(with).or_else(own).or_else(first);
+        let home = home.unwrap_or_else(|| self.intake_home());
+        let new = self.new_record(now, home, call, keys, Some(by));
         let id = new.call;
         let caller = self.calls.get_mut(&by).expect("it was just looked at");
         caller.emitted_bytes += new.record.arguments.len();
@@ -142,6 +158,7 @@ impl Node {
         now: Now,
         home: u8,
         call: NewCall,
+        keys: CallKeys,
         by: Option<CallId>,
     ) -> durable::work::NewCall {
         let id = self.entropy.call_id(now.wall).at(home);
@@ -159,7 +176,9 @@ impl Node {
             accepted_ms: now.wall.0,
             timeout_ms: call.timeout.filter(|_| call.mode == Mode::Async).map_or(0, millis),
             incarnation: self.incarnation.0,
-            idempotency_key: call.idempotency_key,
+            unique_ms: keys.unique.as_ref().map_or(0, |(_, window)| window.to_ms()),
+            idempotency_key: keys.unique.map_or(call.idempotency_key, |(key, _)| key),
+            exclusive_key: keys.exclusive.map(|name| name.key().to_owned()).unwrap_or_default(),
             depth: caller.map_or(0, |c| c.depth + 1),
             parent: by.map(CallId::to_wire).unwrap_or_default(),
             trigger: call.trigger,
@@ -188,6 +207,10 @@ impl Node {
         let failure = match answer {
             durable::Answer::Accepted { call, first } => {
                 self.event(Event::Accepted { call, function, first });
+                if let Some(failure) = self.waits_no_longer(origin, call) {
+                    self.answer(origin, Answer { call: Some(call), result: Err(failure) });
+                    return;
+                }
                 match wait {
                     None => self.answer(origin, Answer { call: Some(call), result: Ok(Success::default()) }),
                     Some(_) if self.draining => self.dismiss(Watcher::Caller(origin), call),
@@ -247,7 +270,7 @@ impl Node {
     }
 
     fn begin_attempt(&mut self, now: Now, taken: Taken) {
-        let Taken { call: id, attempt, redelivered, record } = taken;
+        let Taken { call: id, attempt, redelivered, fence, record } = taken;
         let Ok(function) = record.function.parse::<FunctionName>() else {
             unreachable!("only calls of functions are accepted")
         };
@@ -261,15 +284,45 @@ impl Node {
         let order = self.next_order;
         self.next_order += 1;
         let place = self.entropy.call_id(now.wall);
-        let call =
+        let mut call =
             Call::durable((id, place, order), function, attempt, redelivered, timeout, Box::new(record), now);
+        call.fence = fence;
         self.by_origin.insert(Origin::Work(id), id);
         let (function, version) = (call.function.clone(), call.version.clone());
         self.calls.insert(id, call);
-        self.queue(id);
+        match self.late_key(id) {
+            Ok(Some(name)) => self.lock(id, name),
+            Ok(None) => self.queue(id),
+            Err(failure) => {
+                self.queue(id);
+                return self.abort(now, id, failure);
+            }
+        }
         if let Err(failure) = self.check_function(&function, &version) {
             self.abort(now, id, failure);
         }
+    }
+
+    /// The key of a durable call that was accepted before its function was known to be exclusive.
+    fn late_key(&self, id: CallId) -> Result<Option<durable::work::KeyName>, v1::Failure> {
+        let call = &self.calls[&id];
+        let template = self.function_of(&call.function).and_then(|f| f.exclusive.as_ref());
+        let Some(template) = template.filter(|_| call.key.is_none()) else { return Ok(None) };
+        let arguments = crate::keys::read(&call.payload)?;
+        crate::keys::exclusive(&call.function, template, &arguments).map(Some)
+    }
+
+    /// Whether the function that waits for a call can't any more, and why.
+    fn waits_no_longer(&self, origin: Origin, call: CallId) -> Option<v1::Failure> {
+        let Origin::Instance(process, request) = origin else { return None };
+        let instance = self.instances.get(&process);
+        let waits =
+            instance.and_then(|i| i.running()).is_some_and(|id| self.calls[&id].awaited.contains(&request));
+        let is_told_to_stop = instance.is_some_and(|i| i.cancel.is_some());
+        (!waits || is_told_to_stop).then(|| {
+            Code::Cancelled
+                .because(format!("its caller does not wait for call {call} any more, which goes on"))
+        })
     }
 
     /// An attempt has ended. What it changed has been committed with its result, or dropped.
@@ -291,9 +344,10 @@ impl Node {
         let attempt = call.attempt.0;
         let layer = call.layer();
         let chance = self.entropy.upto(u64::MAX - 1);
+        let tries = attempt.saturating_sub(before.attempts_before);
         let decision = match failure.kind() {
             Code::Cancelled => Decision::Discard,
-            _ => retry::decide(&policy, &failure, before.failures + 1, attempt, chance),
+            _ => retry::decide(&policy, &failure, before.failures + 1, tries, chance),
         };
         let failure = shortened(failure);
         let record = |failures, after| {
@@ -331,7 +385,7 @@ impl Node {
         event.into_iter().for_each(|event| self.event(event));
         let ended = match &next {
             Next::Ended(ended) => Some(ended.clone()),
-            Next::Again { .. } => None,
+            Next::Again { .. } | Next::Tail(_) => None,
         };
         let asked = Asked::Settle(id, Box::new(Settling { lane, ended }));
         let ticket = self.ask(asked);
@@ -392,8 +446,11 @@ impl Node {
             function: record.function.clone(),
             accepted_ms: record.accepted_ms,
             ended_ms: now.wall.0,
-            attempts: call.attempt.0,
+            attempts: call.attempt.0.saturating_sub(record.attempts_before),
             idempotency_key: record.idempotency_key.clone(),
+            exclusive_key: record.exclusive_key.clone(),
+            exclusive_module: record.exclusive_module.clone(),
+            step: record.step,
             ..Default::default()
         }
     }

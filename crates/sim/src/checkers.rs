@@ -181,6 +181,7 @@ impl Books {
         let story = self.calls.entry(call).or_default();
         match what {
             What::Accept(record) => story.plan = parse(&record.arguments),
+            What::Tail(_) => {}
             What::End(ended) => {
                 let end = (ended.status(), text(&ended.result));
                 if story.promised.as_ref().is_some_and(|before| *before != end) || story.ended.is_some() {

@@ -1,20 +1,19 @@
 //! What the node asks for durable calls. See [`crate::work`].
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bourse_wire::id::CallId;
 use bourse_wire::record::v1 as record;
-use bourse_wire::record::v1::outgoing::What;
 use bourse_wire::time::{DURATION_MAX, Mono, Now};
 
 use super::Durable;
-use super::jobs::{Job, Then, Told};
+use super::jobs::{Asker, Job, Then, Told};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::{Answer, Finish, Finished, LayerId, Ticket};
 use crate::mutant::{self, Mutant};
 use crate::outbox::Who;
+use crate::work::exclusive::KeyName;
 use crate::work::{LaneView, NewCall, Next, Piece, Recovery, Seen, Taken, key};
 
 impl Durable {
@@ -29,21 +28,10 @@ impl Durable {
     /// reason why not. A call whose idempotency key another one has is answered with that one's id.
     pub fn accept(&mut self, now: Now, new: NewCall, ticket: Ticket) {
         self.tell_time(now);
-        if new.record.idempotency_key.is_empty() {
-            self.commit_accept(new, None, ticket);
-            return;
+        match new.record.idempotency_key.is_empty() {
+            true => self.commit_accept(new, None, Asker::Node(ticket)),
+            false => self.accept_unique(new, Asker::Node(ticket)),
         }
-        let (module, function) = new.record.function.rsplit_once('.').unwrap_or_default();
-        let unique = key::unique(module, function, &new.record.idempotency_key);
-        if let Some(waiting) = self.work.keys.get_mut(&unique) {
-            waiting.push_back((new, ticket));
-            return;
-        }
-        if mutant::is(Mutant::KeyNotLookedUp) {
-            return self.commit_accept(new, Some(unique), ticket);
-        }
-        self.work.keys.insert(unique.clone(), VecDeque::from([(new, ticket)]));
-        self.look_up(unique);
     }
 
     /// The lanes that have calls to give out.
@@ -59,10 +47,24 @@ impl Durable {
     /// The oldest call of a lane that is ready, to be run now. It is to be settled or put back.
     pub fn take(&mut self, lane: &str) -> Option<Taken> {
         let node = self.node.0;
+        let name = KeyName::of(self.work.lanes.get(lane)?.head_record()?);
+        let mut fence = 0;
+        if let Some(name) = &name {
+            match self.fence(name) {
+                Some(number) => fence = number,
+                None => {
+                    self.own(name.partition());
+                    return None;
+                }
+            }
+        }
         let (call, entry) = self.work.lanes.get_mut(lane)?.take()?;
         let redelivered = entry.record.incarnation != node || entry.tries > 0;
         entry.tries += 1;
-        let taken = Taken { call, attempt: entry.tries, redelivered, record: entry.record.clone() };
+        let taken = Taken { call, attempt: entry.tries, redelivered, fence, record: entry.record.clone() };
+        if let Some(name) = name {
+            self.work.keys_held.runs(&name, call);
+        }
         self.refill(lane);
         Some(taken)
     }
@@ -99,9 +101,8 @@ impl Durable {
     pub fn put_back(&mut self, now: Now, lane: &str, call: CallId, pause: Duration) {
         self.tell_time(now);
         let due = (!pause.is_zero()).then(|| now.mono + pause);
-        if let Some(lane) = self.work.lanes.get_mut(lane) {
-            lane.put_back(call, due);
-        }
+        self.work.put_back(lane, call, due);
+        self.pump_keys();
     }
 
     /// How a call stands. Answered by [`Answer::Seen`].
@@ -137,7 +138,9 @@ impl Durable {
     pub fn lanes(&self) -> impl Iterator<Item = LaneView<'_>> {
         self.work.lanes.iter().map(|(name, lane)| {
             let (ready, later, running) = lane.counts();
-            LaneView { lane: name, ready, later, running, more: lane.has_more() }
+            let keys = &self.work.keys_held;
+            let more = lane.has_more() || keys.has_more(name);
+            LaneView { lane: name, ready: ready + keys.parked_of(name), later, running, more }
         })
     }
 
@@ -178,14 +181,10 @@ impl Durable {
                 assert_eq!(layer.partition, home, "an attempt that failed changes nothing");
                 layer.set(key::live(&lane, call), Some(encode(&**record)));
             }
-            Next::Ended(ended) => pieces.push(Piece { call, what: What::End((**ended).clone()) }),
+            Next::Tail(record) => pieces.push(Piece::tail(call, (**record).clone())),
+            Next::Ended(ended) => pieces.push(Piece::end(call, (**ended).clone())),
         }
-        let accepts = layer
-            .emits
-            .drain(..)
-            .chain(emitted)
-            .map(|new| Piece { call: new.call, what: What::Accept(new.record) });
-        pieces.extend(accepts.collect::<Vec<_>>());
+        pieces.extend(layer.emits.drain(..).chain(emitted).map(Piece::accept));
         let job = |at, pieces| Job::Settle { lane, call, next, at, pieces, told };
         self.commit_pieces(layer, pieces, job)
     }
@@ -207,8 +206,7 @@ impl Durable {
         if all.is_empty() {
             return self.finish_root(layer, Who::Node(ticket));
         }
-        let pieces =
-            all.into_iter().map(|new| Piece { call: new.call, what: What::Accept(new.record) }).collect();
+        let pieces = all.into_iter().map(Piece::accept).collect();
         self.commit_pieces(layer, pieces, |at, pieces| Job::Emit { pieces, at, ticket })
     }
 
@@ -220,21 +218,7 @@ impl Durable {
         job: impl FnOnce(PartitionId, Vec<Piece>) -> Job,
     ) -> Finish {
         let at = layer.partition;
-        for piece in &pieces {
-            if key::home(piece.call) == at {
-                if piece.is_accept() {
-                    self.work.arriving.insert(piece.call);
-                }
-                piece
-                    .rows(self.lane_of_piece(piece))
-                    .into_iter()
-                    .for_each(|(key, value)| layer.set(key, value));
-            } else {
-                let outgoing = record::Outgoing { what: Some(piece.what.clone()) };
-                layer.set(key::outgoing(&piece.outgoing(at)), Some(encode(&outgoing)));
-                self.work.carried.insert(piece.outgoing(at));
-            }
-        }
+        pieces.iter().for_each(|piece| self.put_piece(&mut layer, piece));
         if let Err(refusal) = layer.fits() {
             self.never_arrive(&pieces, at);
             return Finish::Now(Finished::Refused(refusal));
@@ -253,12 +237,22 @@ impl Durable {
         }
     }
 
-    pub(super) fn lane_of_piece(&self, piece: &Piece) -> String {
-        match &piece.what {
-            What::Accept(call) => crate::work::lane_of(call).to_owned(),
-            What::End(ended) => {
-                ended.function.rsplit_once('.').map(|(module, _)| module.to_owned()).unwrap_or_default()
+    /// Writes what a piece of work takes, here or as an outgoing record.
+    pub(super) fn put_piece(&mut self, layer: &mut Layer, piece: &Piece) {
+        let at = layer.partition;
+        if piece.is_at_home(at) {
+            if piece.is_accept() {
+                self.work.arriving.insert(piece.call);
             }
+            piece.rows().into_iter().for_each(|(key, value)| layer.set(key, value));
+            return;
+        }
+        let unique_is_own = piece.unique_is_own;
+        let outgoing = record::Outgoing { what: Some(piece.what.clone()), unique_is_own };
+        layer.set(key::outgoing(&piece.outgoing(at)), Some(encode(&outgoing)));
+        self.work.carried.insert(piece.outgoing(at));
+        if piece.is_accept() {
+            self.work.arriving.insert(piece.call);
         }
     }
 

@@ -8,6 +8,8 @@
 //! find        read the records that a call may have, one after the other
 //! recover     read outgoing records -> carry them over; then find lanes and ended calls
 //! doubt       commit something, which tells that all before is decided -> read outgoing records -> look for the call
+//! key         read which calls wait for an exclusive key -> read them
+//! own         commit something, so that the partition of an exclusive key is ours
 //! sweep       read ended calls and idempotency keys -> delete those that are kept no longer
 //! ```
 
@@ -19,10 +21,12 @@ use bourse_wire::record::v1 as stored;
 use bourse_wire::record::v1::outgoing::What;
 use bourse_wire::time::Now;
 use bytes::Bytes;
+use prost::Message as _;
 
 mod accept;
 mod carry;
 mod find;
+mod keys;
 mod lanes;
 mod recover;
 mod sweep;
@@ -37,10 +41,12 @@ use crate::mutant::{self, Mutant};
 use crate::outbox::{Asked, Who};
 use crate::partition::Partition;
 use crate::record;
-use crate::work::{JobId, NewCall, Next, Outgoing, Piece, Seen, key};
+use crate::work::exclusive::KeyName;
+use crate::work::lane::Entry;
+use crate::work::{JobId, Matter, NewCall, Next, Outgoing, Piece, Seen, key};
 
 /// Rows of one page.
-const PAGE_ROWS: usize = 256;
+pub(crate) const PAGE_ROWS: usize = 256;
 /// Bytes of one page.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Before what has failed is tried again.
@@ -51,8 +57,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) enum Job {
     /// The idempotency key of an accept is read.
     LookUp { unique: Bytes },
-    /// A call is written.
-    Accept { new: NewCall, unique: Option<Bytes>, ticket: Ticket },
+    /// A call is written; and then it is carried home, if that is not where its unique key is.
+    Accept { new: NewCall, unique: Option<Bytes>, by: Asker },
+    /// Another call has the unique key: that is written where the call would have been at home.
+    Join { piece: Piece, from: PartitionId, cause: Cause },
     /// What becomes of a call is written, at its home or elsewhere.
     Settle { lane: String, call: CallId, next: Next, at: PartitionId, pieces: Vec<Piece>, told: Told },
     /// What a call emitted that is not durable itself is written, with what it changed.
@@ -73,6 +81,12 @@ pub(crate) enum Job {
     Purge { call: CallId, ended: Box<stored::Ended>, ticket: Ticket },
     /// Outgoing records are read.
     ReadOutgoing { partition: PartitionId, after: Bytes, cause: Cause },
+    /// Which calls wait for an exclusive key is read, from one on.
+    KeyPage { name: KeyName, from: CallId },
+    /// One of them is read.
+    KeyRow { name: KeyName, call: CallId, since: JobId },
+    /// Something is written, so that the partition is ours.
+    Own { partition: PartitionId },
     /// The next lane of a partition is found.
     FindLane { partition: PartitionId, after: String },
     /// The oldest ended call of a partition is found.
@@ -103,6 +117,17 @@ pub(crate) enum Then {
     Cancel(Box<stored::Ended>),
     Replay,
     Purge,
+    /// It has a unique key until it has ended: somebody else wants that. The ticket means nothing.
+    Holds(Bytes),
+}
+
+/// Who wants a call to be accepted.
+#[derive(Clone, Debug)]
+pub(crate) enum Asker {
+    /// The node.
+    Node(Ticket),
+    /// A commit elsewhere: it is carried over.
+    Carried(PartitionId, Cause),
 }
 
 /// Why outgoing records are carried over: who waits until that is done.
@@ -147,7 +172,10 @@ impl Durable {
         {
             self.begin(job);
         }
-        self.work.lanes.values_mut().for_each(|lane| lane.handle_timeout(now.mono));
+        let due: Vec<_> =
+            self.work.lanes.values_mut().flat_map(|lane| lane.handle_timeout(now.mono)).collect();
+        due.into_iter().for_each(|(call, entry)| self.work.offer(call, entry));
+        self.pump_keys();
         self.refill_all();
         if self.work.sweep_at.is_some_and(|at| at <= now.mono) {
             self.sweep();
@@ -171,6 +199,12 @@ impl Durable {
             Job::FindLane { partition, after } => self.find_lane(partition, after),
             Job::FindEnded { partition } => self.find_ended(partition),
             Job::Probe { partition } => self.probe(partition),
+            Job::Own { partition } => self.begin_own(partition),
+            Job::Join { piece, from, cause } => self.join_again(piece, from, cause),
+            Job::KeyPage { name, from } => {
+                self.work.keys_held.page_read(&name, 0, Some(from));
+                self.pump_keys();
+            }
             Job::SweepEnded { left, partition } => self.sweep_ended(left, partition),
             Job::SweepKeys { left, partition, after } => self.sweep_keys(left, partition, after),
             Job::Swept { next } => next.into_iter().for_each(|next| self.begin(*next)),
@@ -201,11 +235,11 @@ impl Durable {
     fn on_committed(&mut self, job: Job, finished: Finished) {
         let done = finished == Finished::Done;
         match job {
-            Job::Accept { new, unique, ticket } => self.on_accept(new, unique, ticket, finished),
+            Job::Accept { new, unique, by } => self.on_accept(new, unique, by, finished),
             Job::Settle { lane, call, next, at, pieces, told } => {
                 let ended = match &next {
                     Next::Ended(ended) => Some(ended.clone()),
-                    Next::Again { .. } => None,
+                    Next::Again { .. } | Next::Tail(_) => None,
                 };
                 self.on_settled(lane, call, next, at, pieces, &finished);
                 match (told, ended) {
@@ -224,7 +258,7 @@ impl Durable {
             Job::Carry { piece, from, cause } if done => {
                 let outgoing = piece.outgoing(from);
                 self.arrived(piece);
-                if outgoing.is_end && cause != Cause::Fresh {
+                if outgoing.matter == Matter::End && cause != Cause::Fresh {
                     self.outbox.known(outgoing.call);
                 }
                 if mutant::is(Mutant::CarriedNotCleared) {
@@ -265,42 +299,18 @@ impl Durable {
                 self.open(Cause::Doubt(partition));
                 self.read_outgoing(partition, Bytes::new(), Cause::Doubt(partition));
             }
+            Job::Own { partition } if done => self.on_owned(partition),
+            Job::Join { piece, from, cause } if done => self.on_joined(&piece, from, cause),
             Job::Swept { next } if done => next.into_iter().for_each(|next| self.begin(*next)),
-            failed @ (Job::Carry { .. } | Job::Clear { .. } | Job::Probe { .. } | Job::Swept { .. }) => {
+            failed @ (Job::Carry { .. }
+            | Job::Clear { .. }
+            | Job::Probe { .. }
+            | Job::Own { .. }
+            | Job::Join { .. }
+            | Job::Swept { .. }) => {
                 self.work.job_again(AGAIN, failed);
             }
             other => unreachable!("{other:?} commits nothing"),
-        }
-    }
-
-    fn on_accept(&mut self, new: NewCall, unique: Option<Bytes>, ticket: Ticket, finished: Finished) {
-        let call = new.call;
-        self.work.arriving.remove(&call);
-        match finished {
-            Finished::Done => {
-                if !mutant::is(Mutant::AcceptedEarly) {
-                    self.outbox.answer(Who::Node(ticket), Answer::Accepted { call, first: true });
-                }
-                let lane = new.lane().to_owned();
-                self.work.lane(&lane).add(call, new.record);
-                self.refill(&lane);
-            }
-            not => {
-                if let Finished::Unknown(_) = not {
-                    self.begin_doubt(key::home(call), [(new.lane().to_owned(), call)]);
-                }
-                if !mutant::is(Mutant::AcceptedEarly) {
-                    self.outbox.answer(Who::Node(ticket), Answer::Finished(not.clone()));
-                }
-                if let Some(unique) = unique {
-                    // Who waits for the same key tries for itself.
-                    self.key_is_free(unique);
-                }
-                return;
-            }
-        }
-        if let Some(unique) = unique {
-            self.key_is(unique, call);
         }
     }
 
@@ -317,12 +327,19 @@ impl Durable {
             Finished::Done => {
                 match next {
                     Next::Again { record, due } => {
-                        let lane = self.work.lane(&lane);
-                        if let Some(entry) = lane.taken_mut(call) {
+                        if mutant::is(Mutant::BackOffFreesKey)
+                            && let Some(name) = KeyName::of(&record)
+                        {
+                            self.work.keys_held.ended(&name, call);
+                        }
+                        if let Some(entry) = self.work.lane(&lane).taken_mut(call) {
                             entry.record = *record;
                         }
-                        lane.put_back(call, Some(due));
+                        self.work.put_back(&lane, call, Some(due));
+                        self.pump_keys();
                     }
+                    // Its home is about to say so; here, or when that is carried over.
+                    Next::Tail(_) => {}
                     Next::Ended(ended) => {
                         if let Some(entry) = self.work.lane(&lane).taken_mut(call) {
                             entry.ended = Some(ended);
@@ -339,8 +356,8 @@ impl Durable {
     /// Nobody knows whether a commit with pieces of work has landed: the calls that would be at home there are looked
     /// for, once that is known.
     fn doubt_pieces(&mut self, pieces: Vec<Piece>, at: PartitionId, of: Option<(String, CallId)>) {
-        let here = pieces.iter().filter(|piece| key::home(piece.call) == at && piece.is_accept());
-        let here: Vec<_> = here.map(|piece| (self.lane_of_piece(piece), piece.call)).collect();
+        let here = pieces.iter().filter(|piece| piece.is_at_home(at) && piece.is_accept());
+        let here: Vec<_> = here.map(|piece| (piece.lane().to_owned(), piece.call)).collect();
         self.never_arrive(&pieces, at);
         self.begin_doubt(at, of.into_iter().chain(here));
     }
@@ -348,9 +365,10 @@ impl Durable {
     /// Nobody takes care of these pieces of work any more: the commit with them has not landed, or it is to be found out.
     pub(in crate::durable) fn never_arrive(&mut self, pieces: &[Piece], at: PartitionId) {
         for piece in pieces {
-            if key::home(piece.call) != at {
+            if !piece.is_at_home(at) {
                 self.work.carried.remove(&piece.outgoing(at));
-            } else if piece.is_accept() {
+            }
+            if piece.is_accept() {
                 self.work.arriving.remove(&piece.call);
             }
         }
@@ -359,32 +377,42 @@ impl Durable {
     /// A commit with pieces of work has landed: those that are at home there are done, the others are carried over.
     fn spread(&mut self, pieces: Vec<Piece>, at: PartitionId) {
         for piece in pieces {
-            if key::home(piece.call) == at {
-                self.arrived(piece)
-            } else {
-                self.carry(piece, at, Cause::Fresh)
-            }
+            if piece.is_at_home(at) { self.arrived(piece) } else { self.carry(piece, at, Cause::Fresh) }
         }
     }
 
     /// A piece of work is done: memory follows.
     fn arrived(&mut self, piece: Piece) {
-        let lane = self.lane_of_piece(&piece);
-        self.work.arriving.remove(&piece.call);
+        let (lane, call) = (piece.lane().to_owned(), piece.call);
+        self.work.arriving.remove(&call);
         match piece.what {
-            What::Accept(record) => self.work.lane(&lane).add(piece.call, record),
+            What::Accept(record) => self.came(call, record),
+            What::Tail(record) => self.went_on(call, record),
             What::End(ended) => {
-                self.work.leaves(piece.call);
+                self.work.leaves(call);
                 if mutant::is(Mutant::DoneIsRetried) {
-                    return self.work.lane(&lane).put_back(piece.call, None);
+                    return self.work.put_back(&lane, call, None);
                 }
-                self.work.lane(&lane).forget(piece.call);
+                self.work.forget(&lane, call, KeyName::of_ended(&ended).as_ref());
                 if ended.status() != stored::ended::Status::Dead {
-                    self.work.note_ended(piece.call, self.limits.ended_kept);
+                    self.work.note_ended(call, self.limits.ended_kept);
                 }
             }
         }
         self.refill(&lane);
+        self.pump_keys();
+    }
+
+    /// A call has become one of another function: it is to be run.
+    fn went_on(&mut self, call: CallId, record: stored::Call) {
+        let before = self.work.find(call).map(|(lane, entry, ..)| (lane.to_owned(), entry.tries));
+        let mut entry = Entry::new(record, None);
+        if let Some((lane, tries)) = before {
+            self.work.lane(&lane).forget(call);
+            entry.tries = tries;
+        }
+        self.work.leaves(call);
+        self.work.offer(call, entry);
     }
 
     fn tell(&mut self, told: Told, call: CallId, finished: Finished) {
@@ -397,7 +425,8 @@ impl Durable {
                 if !matches!(finished, Finished::Unknown(_)) {
                     let lane = self.work.find(call).map(|(lane, ..)| lane.to_owned());
                     if let Some(lane) = lane {
-                        self.work.lane(&lane).put_back(call, None);
+                        self.work.put_back(&lane, call, None);
+                        self.pump_keys();
                     }
                 }
                 self.outbox.answer(Who::Node(ticket), Answer::Finished(finished));
@@ -416,8 +445,9 @@ impl Durable {
             Job::Check { piece, from, left, cause } => match row {
                 Err(_) => self.work.job_again(AGAIN, Job::Check { piece, from, left, cause }),
                 Ok(None) => self.check_next(piece, from, left, cause),
-                Ok(Some(_)) => self.has_arrived(&piece, from, cause),
+                Ok(Some(row)) => self.check_found(piece, from, &row, cause),
             },
+            Job::KeyRow { name, call, since } => self.on_key_row(&name, (call, since), row),
             other => unreachable!("{other:?} reads no record"),
         }
     }
@@ -425,14 +455,19 @@ impl Durable {
     fn on_page(&mut self, id: JobId, job: Job, page: Result<StorePage, ReadError>) {
         match (job, page) {
             (Job::Page { lane }, page) => self.on_lane_page(id, lane, page),
+            (Job::KeyPage { name, from }, page) => self.on_key_page(id, &name, from, page),
             (job, Err(_)) => self.work.job_again(AGAIN, job),
             (Job::ReadOutgoing { partition, cause, .. }, Ok(page)) => {
                 self.on_outgoing(partition, cause, &page)
             }
             (Job::FindLane { partition, .. }, Ok(page)) => self.on_lane(partition, &page),
-            (Job::FindEnded { .. }, Ok(page)) => {
-                if let Some(call) = page.rows.first().and_then(|(key, _)| key::parse_ended(key)) {
-                    self.work.ended.insert(key::home(call), call);
+            (Job::FindEnded { partition }, Ok(page)) => {
+                let unique =
+                    |value: &Bytes| CallId::from_wire(&stored::Unique::decode(value.clone()).ok()?.call);
+                let first = page.rows.first();
+                let call = first.and_then(|(key, value)| key::parse_ended(key).or_else(|| unique(value)));
+                if let Some(call) = call {
+                    self.work.ended.insert(partition, call);
                     self.work.sweep_at.get_or_insert(self.work.now + SWEEP_MIN);
                 }
                 self.recover_more(true);

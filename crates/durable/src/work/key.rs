@@ -1,16 +1,19 @@
 //! Keys of the records of durable calls; `proto/bourse/v1/record.proto` lists them and what they hold.
 
 use bourse_wire::id::CallId;
+use bourse_wire::record::v1 as record;
 use bytes::{Bytes, BytesMut};
 
 use crate::batch::PartitionId;
-use crate::work::Outgoing;
+use crate::work::exclusive::KeyName;
+use crate::work::{Matter, Outgoing};
 
 const LIVE: u8 = b'c';
 const ENDED: u8 = b't';
 const DEAD: u8 = b'd';
 const UNIQUE: u8 = b'u';
 const OUTGOING: u8 = b'o';
+const EXCLUSIVE: u8 = b'x';
 const ID_BYTES: usize = 16;
 
 /// A range of keys, the end excluded.
@@ -46,15 +49,49 @@ pub(crate) fn probe() -> Bytes {
     Bytes::from_static(b"p")
 }
 
-/// Where the calls with this idempotency key are at home.
+/// The idempotency key of a call that has one.
+pub(crate) fn unique_of(record: &record::Call) -> Bytes {
+    let (module, function) = record.function.rsplit_once('.').unwrap_or_default();
+    unique(module, function, &record.idempotency_key)
+}
+
+/// Where its record is.
+pub(crate) fn unique_home_of(record: &record::Call) -> u8 {
+    let (module, function) = record.function.rsplit_once('.').unwrap_or_default();
+    unique_home(module, function, &record.idempotency_key)
+}
+
+/// Where the record of an idempotency key is.
 pub(crate) fn unique_home(module: &str, function: &str, key: &str) -> u8 {
     blake3::hash(&unique(module, function, key)).as_bytes()[0]
 }
 
-/// Work for another partition that concerns a call. A call may be accepted and ended by the same partition, one while
+/// Work for another partition that concerns a call. The same partition may have several pieces for one call, one while
 /// the record of the other is still being deleted.
 pub(crate) fn outgoing(of: &Outgoing) -> Bytes {
-    joined(&[&[OUTGOING, of.to.0], of.call.as_bytes(), &[if of.is_end { b'e' } else { b'a' }]])
+    let head: [&[u8]; 2] = [&[OUTGOING, of.to.0], of.call.as_bytes()];
+    match of.matter {
+        Matter::Accept => joined(&[head[0], head[1], b"a"]),
+        Matter::End => joined(&[head[0], head[1], b"e"]),
+        Matter::Tail(step) => joined(&[head[0], head[1], b"t", &step.to_be_bytes()]),
+    }
+}
+
+/// A call that waits for its exclusive key, or holds it.
+pub(crate) fn exclusive(name: &KeyName, call: CallId) -> Bytes {
+    joined(&[&[EXCLUSIVE], name.module().as_bytes(), &[0], name.key().as_bytes(), &[0], call.as_bytes()])
+}
+
+/// All calls with an exclusive key, from one on.
+pub(crate) fn exclusive_from(name: &KeyName, call: CallId) -> Between {
+    let end = joined(&[&[EXCLUSIVE], name.module().as_bytes(), &[0], name.key().as_bytes(), &[1]]);
+    (exclusive(name, call), end)
+}
+
+/// The id in such a key.
+pub(crate) fn parse_exclusive(key: &[u8]) -> Option<CallId> {
+    let rest = key.strip_prefix(&[EXCLUSIVE])?;
+    CallId::from_wire(rest.get(rest.len().checked_sub(ID_BYTES)?..)?)
 }
 
 /// The calls of a lane, from one on.
@@ -71,6 +108,11 @@ pub(crate) fn lanes_after(lane: &str) -> Between {
 /// The ended calls that were made before `call`.
 pub(crate) fn ended_before(call: CallId) -> Between {
     (joined(&[&[ENDED]]), ended(call))
+}
+
+/// All ended calls, and all idempotency keys.
+pub(crate) fn all_ended_and_unique() -> Between {
+    (joined(&[&[ENDED]]), joined(&[&[UNIQUE + 1]]))
 }
 
 /// All ended calls.
@@ -110,9 +152,15 @@ pub(crate) fn parse_dead(key: &[u8]) -> Option<CallId> {
 
 /// Where the work is to be done, for which call, and which.
 pub(crate) fn parse_outgoing(from: PartitionId, key: &[u8]) -> Option<Outgoing> {
-    let (to, id) = key.strip_prefix(&[OUTGOING])?.split_first()?;
-    let (what, id) = id.split_last()?;
-    Some(Outgoing { from, to: PartitionId(*to), call: CallId::from_wire(id)?, is_end: *what == b'e' })
+    let (to, rest) = key.strip_prefix(&[OUTGOING])?.split_first()?;
+    let (id, matter) = rest.split_at_checked(ID_BYTES)?;
+    let matter = match matter.split_first()? {
+        (b'a', []) => Matter::Accept,
+        (b'e', []) => Matter::End,
+        (b't', step) => Matter::Tail(u64::from_be_bytes(step.try_into().ok()?)),
+        _ => return None,
+    };
+    Some(Outgoing { from, to: PartitionId(*to), call: CallId::from_wire(id)?, matter })
 }
 
 fn joined(parts: &[&[u8]]) -> Bytes {
@@ -135,12 +183,18 @@ mod tests {
         assert_eq!(&dead(call)[..], [b"d", &id[..]].concat());
         assert_eq!(&unique("shop", "pay", "k")[..], b"ushop\0pay\0k");
         let (from, to) = (PartitionId(1), PartitionId(9));
-        let of = |is_end| Outgoing { from, to, call, is_end };
-        assert_eq!(&outgoing(&of(false))[..], [b"o\x09", &id[..], b"a"].concat());
-        assert_eq!(&outgoing(&of(true))[..], [b"o\x09", &id[..], b"e"].concat());
+        let of = |matter| Outgoing { from, to, call, matter };
+        assert_eq!(&outgoing(&of(Matter::Accept))[..], [b"o\x09", &id[..], b"a"].concat());
+        assert_eq!(&outgoing(&of(Matter::End))[..], [b"o\x09", &id[..], b"e"].concat());
+        let tail = of(Matter::Tail(258));
+        assert_eq!(&outgoing(&tail)[..], [b"o\x09", &id[..], b"t\0\0\0\0\0\0\x01\x02"].concat());
+        let name = KeyName::new("shop", "k").unwrap();
+        assert_eq!(&exclusive(&name, call)[..], [b"xshop\0k\0", &id[..]].concat());
+        assert_eq!(parse_exclusive(&exclusive(&name, call)), Some(call));
+        assert_eq!(parse_outgoing(from, &outgoing(&tail)), Some(tail));
         assert_eq!(parse_live(&live("shop", call)), Some(("shop", call)));
         assert_eq!(parse_ended(&ended(call)), Some(call));
-        assert_eq!(parse_outgoing(from, &outgoing(&of(true))), Some(of(true)));
+        assert_eq!(parse_outgoing(from, &outgoing(&of(Matter::End))), Some(of(Matter::End)));
         assert_eq!(
             (parse_live(b"cshop\0"), parse_live(b"c"), parse_outgoing(from, b"o")),
             (None, None, None)

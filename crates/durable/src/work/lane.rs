@@ -14,6 +14,7 @@ use bourse_wire::time::Mono;
 
 use super::key;
 use crate::batch::PartitionId;
+use crate::durable::jobs::PAGE_ROWS;
 use crate::mutant::{self, Mutant};
 
 /// The most calls of a lane that are in memory, ready to be run.
@@ -31,6 +32,8 @@ pub(crate) struct Entry {
     pub(crate) tries: u32,
     /// It has ended elsewhere, and its own record is about to say so.
     pub(crate) ended: Option<Box<record::Ended>>,
+    /// Not to be run before that.
+    pub(crate) due: Option<Mono>,
     bytes: usize,
 }
 
@@ -54,9 +57,18 @@ pub(crate) struct Lane {
 }
 
 impl Entry {
-    pub(crate) fn new(record: record::Call) -> Self {
+    pub(crate) fn new(record: record::Call, due: Option<Mono>) -> Self {
         let bytes = 200 + record.arguments.len();
-        Self { tries: record.attempts, record, ended: None, bytes }
+        Self { tries: record.attempts, record, ended: None, due, bytes }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its first attempt is not due, and until then it wants no key.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.due.is_some() && self.record.delayed && self.record.attempts == 0
     }
 }
 
@@ -66,6 +78,10 @@ impl Lane {
         let (&head, _) = self.ready.first_key_value()?;
         let unread = self.beyond_first.into_iter().chain(self.reading.map(|(_, from)| from));
         unread.min().is_none_or(|from| head < from).then_some(head)
+    }
+
+    pub(crate) fn head_record(&self) -> Option<&record::Call> {
+        Some(&self.ready.get(&self.head()?)?.record)
     }
 
     /// Takes it, to be run.
@@ -84,23 +100,28 @@ impl Lane {
     }
 
     /// Takes a call that is not in memory, to do something with it.
-    pub(crate) fn seize_new(&mut self, call: CallId, record: record::Call) {
-        self.taken.insert(call, Entry::new(record));
+    pub(crate) fn seize_new(&mut self, call: CallId, entry: Entry) {
+        self.taken.insert(call, entry);
+    }
+
+    /// A taken call goes elsewhere.
+    pub(crate) fn remove_taken(&mut self, call: CallId) -> Option<Entry> {
+        self.taken.remove(&call)
     }
 
     /// A taken call waits again, until `due`.
     pub(crate) fn put_back(&mut self, call: CallId, due: Option<Mono>) {
         if let Some(entry) = self.taken.remove(&call) {
             if mutant::is(Mutant::PutBackTwice) && due.is_some() {
-                self.add_ready(call, Entry::new(entry.record.clone()));
+                self.add_ready(call, Entry::new(entry.record.clone(), None));
             }
             self.wait(call, entry, due);
         }
     }
 
     /// A call has ended, or nobody knows: it is no longer in memory, wherever it was.
-    pub(crate) fn forget(&mut self, call: CallId) {
-        _ = self.taken.remove(&call).or_else(|| self.remove_ready(call)).or_else(|| self.remove_later(call));
+    pub(crate) fn forget(&mut self, call: CallId) -> Option<Entry> {
+        self.taken.remove(&call).or_else(|| self.remove_ready(call)).or_else(|| self.remove_later(call))
     }
 
     pub(crate) fn taken_mut(&mut self, call: CallId) -> Option<&mut Entry> {
@@ -114,14 +135,21 @@ impl Lane {
         self.taken.get(&call).map(|entry| (entry, true, None)).or_else(ready).or_else(later)
     }
 
-    /// A call that is new in the store, and so younger than all others.
-    pub(crate) fn add(&mut self, call: CallId, record: record::Call) {
-        let all_here = self.beyond.is_empty() && self.reading.is_none();
-        if all_here && self.has_room() {
-            self.add_ready(call, Entry::new(record));
-        } else {
-            self.look_from(call);
-        }
+    /// Whether a call that is new in the store, and so younger than all others, may come into memory.
+    pub(crate) fn welcomes(&self) -> bool {
+        self.beyond.is_empty() && self.reading.is_none() && self.has_room()
+    }
+
+    /// A call that may be run now, or when it is due.
+    pub(crate) fn admit(&mut self, call: CallId, entry: Entry) {
+        let due = entry.due;
+        self.wait(call, entry, due);
+    }
+
+    /// Whether calls of a partition may be in the store only.
+    pub(crate) fn is_unread(&self, partition: PartitionId) -> bool {
+        let reads = self.reading.is_some_and(|(read, _)| read == partition);
+        reads || self.beyond.contains_key(&partition) || self.put_off.contains_key(&partition)
     }
 
     /// The call may be in the store: it is to be looked for.
@@ -170,31 +198,32 @@ impl Lane {
     }
 
     /// A call of the page that was read; `false` if there is no room for it, or for any after it.
-    pub(crate) fn load(&mut self, call: CallId, record: record::Call, due: Option<Mono>) -> bool {
-        if self.find(call).is_some() {
-            return true;
+    pub(crate) fn load(&mut self, call: CallId, entry: Entry) -> bool {
+        if entry.due.is_none() && !self.make_room(call) {
+            return false;
         }
-        match due {
-            None if !self.make_room(call) => return false,
-            None => self.add_ready(call, Entry::new(record)),
-            Some(_) => self.wait(call, Entry::new(record), due),
-        }
+        self.admit(call, entry);
         true
     }
 
-    /// Time has passed.
-    pub(crate) fn handle_timeout(&mut self, now: Mono) {
+    /// Time has passed. Gives the calls that want a key now.
+    pub(crate) fn handle_timeout(&mut self, now: Mono) -> Vec<(CallId, Entry)> {
+        let mut wanting = Vec::new();
         while let Some(&(due, call)) = self.due.first()
             && due <= now
         {
             let entry = self.remove_later(call).expect("what is due is there");
-            self.add_ready(call, entry);
+            match entry.is_delayed() && !entry.record.exclusive_key.is_empty() {
+                true => wanting.push((call, Entry { due: None, ..entry })),
+                false => self.add_ready(call, entry),
+            }
         }
         if !self.put_off.is_empty() && self.put_off_until <= now {
             for (_, call) in std::mem::take(&mut self.put_off) {
                 self.look_from(call);
             }
         }
+        wanting
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Mono> {
@@ -213,8 +242,9 @@ impl Lane {
     }
 
     pub(crate) fn check_invariants(&self) {
-        // A retried call may come on top of a full lane.
-        assert!(self.ready.len() <= READY_MAX + LATER_MAX + self.taken.len() + 1, "ready calls are bounded");
+        // A retried call, or one that gets its key, may come on top of a full lane.
+        let most = READY_MAX + LATER_MAX + self.taken.len() + 2 * PAGE_ROWS;
+        assert!(self.ready.len() <= most, "ready calls are bounded");
         assert_eq!(self.beyond_first, self.beyond.values().min().copied(), "the first beyond is known");
         assert!(self.later.len() <= LATER_MAX, "waiting calls are bounded");
         assert_eq!(self.due.len(), self.later.len(), "each waiting call is due once");
@@ -241,7 +271,10 @@ impl Lane {
     /// Makes room for a call: younger ones are left to the store. `false` if there are none.
     fn make_room(&mut self, call: CallId) -> bool {
         while !self.has_room() {
-            let (&youngest, _) = self.ready.last_key_value().expect("who has no room has something");
+            // Those that hold a key stay.
+            let mut others =
+                self.ready.iter().rev().filter(|(_, entry)| entry.record.exclusive_key.is_empty());
+            let Some((&youngest, _)) = others.next() else { return true };
             if youngest < call {
                 return false;
             }
@@ -251,7 +284,8 @@ impl Lane {
         true
     }
 
-    fn wait(&mut self, call: CallId, entry: Entry, due: Option<Mono>) {
+    fn wait(&mut self, call: CallId, mut entry: Entry, due: Option<Mono>) {
+        entry.due = due;
         match due {
             None => self.add_ready(call, entry),
             Some(due) if self.later.len() < LATER_MAX => {

@@ -18,10 +18,12 @@
 //! |---|---|
 //! | `key` | keys of the records |
 //! | `lane` | the calls of one module in memory, and where there are more |
+//! | [`exclusive`] | whose turn it is, of those with the same exclusive key |
 //! | [`retry`] | what follows from a failed attempt |
 //! | `durable/calls.rs` | what the node asks for |
 //! | `durable/jobs.rs` | what that takes, step by step |
 
+pub mod exclusive;
 pub(crate) mod key;
 pub(crate) mod lane;
 pub mod retry;
@@ -36,11 +38,13 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::batch::PartitionId;
-use crate::durable::jobs::{Job, Then};
+use crate::durable::jobs::{Asker, Job, Then};
 use crate::message::Ticket;
 use crate::mutant::{self, Mutant};
 
+pub use exclusive::KeyName;
 pub use lane::{LATER_MAX, READY_BYTES_MAX, READY_MAX};
+use record::outgoing::What;
 
 /// Names a job of the crate's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,14 +56,14 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// A durable call that is to be accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewCall {
-    /// Its id, which names its home. With an idempotency key that has to be [`NewCall::home_of_key`].
+    /// Its id, which names its home. With an exclusive key that has to be [`exclusive::KeyName::partition`].
     pub call: CallId,
     /// The rest. Its idempotency key, unless empty, is one of the function's.
     pub record: record::Call,
 }
 
 impl NewCall {
-    /// Where calls with this idempotency key have to be at home.
+    /// Where the records of this idempotency key are, and calls with it at home unless they have an exclusive key.
     pub fn home_of_key(module: &str, function: &str, key: &str) -> u8 {
         key::unique_home(module, function, key)
     }
@@ -78,6 +82,8 @@ pub struct Taken {
     pub attempt: u32,
     /// An earlier attempt may have run.
     pub redelivered: bool,
+    /// Of an exclusive call: greater than that of all before with the same key. Else 0.
+    pub fence: u64,
     /// The rest.
     pub record: record::Call,
 }
@@ -92,6 +98,8 @@ pub enum Next {
         /// Until then it waits.
         due: Mono,
     },
+    /// It goes on as a call of another function, which is this, and is to be run.
+    Tail(Box<record::Call>),
     /// It has ended.
     Ended(Box<record::Ended>),
 }
@@ -119,7 +127,7 @@ pub enum Seen {
 pub struct LaneView<'a> {
     /// The module.
     pub lane: &'a str,
-    /// In memory, ready to be run.
+    /// In memory, ready to be run, or waiting for their exclusive keys.
     pub ready: usize,
     /// In memory, waiting for another attempt.
     pub later: usize,
@@ -134,6 +142,19 @@ pub struct LaneView<'a> {
 pub(crate) struct Piece {
     pub(crate) call: CallId,
     pub(crate) what: record::outgoing::What,
+    /// Its unique key is known to be its own; or it has none.
+    pub(crate) unique_is_own: bool,
+}
+
+/// What a piece of work is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Matter {
+    /// The call is to be accepted.
+    Accept,
+    /// It has ended.
+    End,
+    /// It goes on with this step.
+    Tail(u64),
 }
 
 /// Which outgoing record holds a piece of work, as long as it is not done.
@@ -144,17 +165,55 @@ pub(crate) struct Outgoing {
     /// Where it is to be done.
     pub(crate) to: PartitionId,
     pub(crate) call: CallId,
-    /// The call's end; else it is to be accepted.
-    pub(crate) is_end: bool,
+    pub(crate) matter: Matter,
 }
 
 impl Piece {
+    pub(crate) fn accept(new: NewCall) -> Self {
+        let unique_is_own = new.record.idempotency_key.is_empty();
+        Self { call: new.call, what: What::Accept(new.record), unique_is_own }
+    }
+
+    pub(crate) fn end(call: CallId, ended: record::Ended) -> Self {
+        Self { call, what: What::End(ended), unique_is_own: true }
+    }
+
+    pub(crate) fn tail(call: CallId, record: record::Call) -> Self {
+        Self { call, what: What::Tail(record), unique_is_own: true }
+    }
+
+    /// Where it is to be done: a call whose unique key somebody else may have is accepted where that key is.
+    pub(crate) fn to(&self) -> PartitionId {
+        match &self.what {
+            What::Accept(record) if !self.unique_is_own => PartitionId(key::unique_home_of(record)),
+            _ => key::home(self.call),
+        }
+    }
+
+    /// Whether its home does it, and this is it.
+    pub(crate) fn is_at_home(&self, at: PartitionId) -> bool {
+        self.unique_is_own && key::home(self.call) == at
+    }
+
     pub(crate) fn outgoing(&self, from: PartitionId) -> Outgoing {
-        Outgoing { from, to: key::home(self.call), call: self.call, is_end: !self.is_accept() }
+        let matter = match &self.what {
+            What::Accept(_) => Matter::Accept,
+            What::End(_) => Matter::End,
+            What::Tail(record) => Matter::Tail(record.step),
+        };
+        Outgoing { from, to: self.to(), call: self.call, matter }
     }
 
     pub(crate) fn is_accept(&self) -> bool {
-        matches!(self.what, record::outgoing::What::Accept(_))
+        matches!(self.what, What::Accept(_))
+    }
+
+    /// The lane of the call that it is about.
+    pub(crate) fn lane(&self) -> &str {
+        match &self.what {
+            What::Accept(record) | What::Tail(record) => lane_of(record),
+            What::End(ended) => module_of(&ended.function),
+        }
     }
 }
 
@@ -162,6 +221,13 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     pub(crate) lanes: BTreeMap<String, lane::Lane>,
+    pub(crate) keys_held: exclusive::Keys,
+    /// Those whose turn it is, and that can't be told before their key's partition is ours.
+    pub(crate) turns_held: Vec<(KeyName, CallId)>,
+    /// Partitions that are being acquired for exclusive keys.
+    pub(crate) owning: BTreeSet<PartitionId>,
+    /// The last fence that was given out.
+    pub(crate) fences: u64,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     jobs_made: u64,
     /// Calls that have left memory while something is being read, and the last job made by then: what earlier jobs read of
@@ -170,7 +236,7 @@ pub(crate) struct Work {
     /// Reads on their way.
     looking: BTreeSet<JobId>,
     /// Idempotency keys that are being looked up or written, and who waits for it.
-    pub(crate) keys: BTreeMap<Bytes, VecDeque<(NewCall, Ticket)>>,
+    pub(crate) keys: BTreeMap<Bytes, VecDeque<(NewCall, Asker)>>,
     /// Partitions to recover, and whether their outgoing records still are to be read.
     pub(crate) recovery: Recovery,
     /// Questions about calls that were not found, before all lanes were known or while they moved.
@@ -188,7 +254,7 @@ pub(crate) struct Work {
     pub(crate) doubts_open: BTreeMap<PartitionId, usize>,
     /// Dead letters that are being replayed or purged.
     pub(crate) busy: BTreeSet<CallId>,
-    /// A lower bound on the ended calls of each partition that has some.
+    /// A lower bound on the ended calls and idempotency keys of each partition that has some.
     pub(crate) ended: BTreeMap<PartitionId, CallId>,
     pub(crate) sweep_at: Option<Mono>,
     /// Idempotency keys that were written while the sweep goes on.
@@ -240,7 +306,11 @@ const LEFT_TRIMMED: usize = 1024;
 
 /// The module of a call.
 pub(crate) fn lane_of(record: &record::Call) -> &str {
-    record.function.rsplit_once('.').map_or("", |(module, _)| module)
+    module_of(&record.function)
+}
+
+pub(crate) fn module_of(function: &str) -> &str {
+    function.rsplit_once('.').map_or("", |(module, _)| module)
 }
 
 impl Work {
@@ -300,14 +370,92 @@ impl Work {
 
     /// A call in memory.
     pub(crate) fn find(&self, call: CallId) -> Option<(&str, &lane::Entry, bool, Option<Mono>)> {
-        self.lanes.iter().find_map(|(name, lane)| {
+        let in_lane = self.lanes.iter().find_map(|(name, lane)| {
             lane.find(call).map(|(entry, running, due)| (name.as_str(), entry, running, due))
-        })
+        });
+        let parked =
+            || self.keys_held.find(call).map(|entry| (lane_of(&entry.record), entry, false, entry.due));
+        in_lane.or_else(parked)
     }
 
-    /// Something has ended in this partition.
+    /// A call that is new in the store.
+    pub(crate) fn add(&mut self, call: CallId, entry: lane::Entry) {
+        let lane = self.lane(lane_of(&entry.record));
+        match lane.welcomes() {
+            true => self.offer(call, entry),
+            false => lane.look_from(call),
+        }
+    }
+
+    /// A call that is in the store comes into memory, whatever room there is: it may be run, or it waits for its time or
+    /// its key.
+    pub(crate) fn offer(&mut self, call: CallId, entry: lane::Entry) {
+        match KeyName::of(&entry.record) {
+            Some(name) if !entry.is_delayed() && !self.keys_held.holds(&name, call) => {
+                self.keys_held.park(&name, call, entry);
+            }
+            _ => self.lane(lane_of(&entry.record)).admit(call, entry),
+        }
+    }
+
+    /// The same, of a page. `false`: there is no room for it, or for any after it.
+    pub(crate) fn load(&mut self, call: CallId, entry: lane::Entry) -> bool {
+        match KeyName::of(&entry.record) {
+            Some(name) if !entry.is_delayed() && !self.keys_held.holds(&name, call) => {
+                self.keys_held.park(&name, call, entry);
+                true
+            }
+            _ => self.lane(lane_of(&entry.record)).load(call, entry),
+        }
+    }
+
+    /// A taken call waits again, until `due`.
+    pub(crate) fn put_back(&mut self, lane: &str, call: CallId, due: Option<Mono>) {
+        let entry = self.lanes.get_mut(lane).and_then(|lane| lane.taken_mut(call));
+        let Some(name) = entry.map(|entry| KeyName::of(&entry.record)) else { return };
+        if name.is_none_or(|name| self.keys_held.holds(&name, call)) {
+            return self.lane(lane).put_back(call, due);
+        }
+        // It was taken for something else than to be run.
+        if let Some(entry) = self.lane(lane).remove_taken(call) {
+            self.offer(call, entry);
+        }
+    }
+
+    /// Takes a certain call that waits, to do something with it.
+    pub(crate) fn seize(&mut self, lane: &str, call: CallId) -> bool {
+        if let Some(entry) = self.keys_held.take_parked(call) {
+            self.lane(lane).seize_new(call, entry);
+            return true;
+        }
+        self.lane(lane).seize(call)
+    }
+
+    /// A call has ended: it is no longer in memory, wherever it was, and its key is free.
+    pub(crate) fn forget(&mut self, lane: &str, call: CallId, name: Option<&KeyName>) {
+        self.lane(lane).forget(call);
+        if let Some(name) = name {
+            self.keys_held.ended(name, call);
+        }
+    }
+
+    /// Nobody knows whether it has ended: the store is asked.
+    pub(crate) fn lose(&mut self, lane: &str, call: CallId) {
+        let name = self.find(call).and_then(|(_, entry, ..)| KeyName::of(&entry.record));
+        self.lane(lane).forget(call);
+        if let Some(name) = name {
+            self.keys_held.lose(&name, call);
+        }
+    }
+
+    /// Something has ended in this call's home.
     pub(crate) fn note_ended(&mut self, call: CallId, kept: Duration) {
-        let oldest = self.ended.entry(key::home(call)).or_insert(call);
+        self.note_unique(key::home(call), call, kept);
+    }
+
+    /// This partition has a record that is to be deleted some time after the call was made.
+    pub(crate) fn note_unique(&mut self, partition: PartitionId, call: CallId, kept: Duration) {
+        let oldest = self.ended.entry(partition).or_insert(call);
         *oldest = call.min(*oldest);
         let at = self.now + kept;
         self.sweep_at = Some(self.sweep_at.map_or(at, |old| old.min(at)));

@@ -368,7 +368,7 @@ impl World {
         while let Some(output) = self.durable.poll() {
             match output {
                 Output::Store { token, request } => self.asked.push_back((token, request)),
-                Output::Known { .. } => {}
+                Output::Known { .. } | Output::Granted { .. } | Output::Deadlock { .. } => {}
                 Output::Answer { ticket, answer } => {
                     assert!(self.answers.insert(ticket, answer).is_none(), "{ticket:?} is answered twice");
                 }

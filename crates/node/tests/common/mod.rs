@@ -192,7 +192,7 @@ impl World {
         let mut call = NewCall {
             function: function.parse().unwrap(),
             version: String::new(),
-            payload: Bytes::copy_from_slice(argument.as_bytes()),
+            payload: program::payload(argument),
             timeout: None,
             queue_wait: None,
             traceparent: String::new(),

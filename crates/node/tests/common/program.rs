@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bourse_node::{Kind, Report, RevisionId};
+use bourse_wire::arguments::Arguments;
 use bourse_wire::failure::Code;
 use bourse_wire::v1;
+use bourse_wire::value::Value;
 use bytes::Bytes;
 
 /// One step of a function.
@@ -29,6 +31,10 @@ pub enum Step {
     /// Writes one more than the number that was read last.
     Increment(&'static str),
     Fail(&'static str),
+    /// Hands on to another function.
+    Tail(&'static str, String),
+    /// Returns its fence.
+    ReturnFence,
     /// Fails, and says what is to become of the call.
     Verdict(v1::Verdict, u64),
     /// Is killed by the system.
@@ -150,6 +156,7 @@ impl Module {
         let function = |name: &String| v1::Function {
             name: name.clone(),
             options: self.options.get(name).cloned().unwrap_or_default(),
+            parameters: vec![v1::Parameter { name: "key".to_owned(), ..Default::default() }],
             ..Default::default()
         };
         v1::Module {
@@ -175,6 +182,21 @@ pub fn failed_with(why: &str) -> v1::Failure {
     failure
 }
 
+/// What a function is called with, or returns, as text. Arguments whose first is `a` read as `(a)`.
 pub fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    match Arguments::from_cbor(bytes).map(|arguments| arguments.positional.into_iter().next()) {
+        Ok(Some(Value::Text(text))) => format!("({text})"),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+/// The other way round.
+pub fn payload(text: &str) -> Bytes {
+    match text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) {
+        Some(text) => {
+            let positional = vec![Value::Text(text.to_owned())];
+            Arguments { positional, named: Vec::new() }.to_cbor()
+        }
+        None => Bytes::copy_from_slice(text.as_bytes()),
+    }
 }

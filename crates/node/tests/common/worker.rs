@@ -10,7 +10,7 @@ use bourse_wire::v1::to_node::Message as ToNode;
 use bourse_wire::v1::to_worker::Message as ToWorker;
 use bytes::Bytes;
 
-use super::program::{Module, Step, text};
+use super::program::{Module, Step, payload, text};
 
 /// What a worker does to the world.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub struct Running {
     wait: Wait,
     writes: Vec<v1::Write>,
     read: String,
+    fence: u64,
     wake: u64,
 }
 
@@ -194,6 +195,7 @@ impl Worker {
                 wait: Wait::No,
                 writes: Vec::new(),
                 read: String::new(),
+                fence: invoke.fence,
                 wake: 0,
             });
             self.go_on();
@@ -283,6 +285,25 @@ impl Worker {
                 running.read = value.to_string();
                 running.writes.push(write(name, value.to_string()));
             }
+            Step::Tail(function, argument) => {
+                let running = self.running.take().expect("only a running call ends");
+                self.results += 1;
+                let tail = Some(v1::Tail { function: function.to_owned(), version: String::new() });
+                let result = v1::Result {
+                    call: running.call,
+                    attempt: running.attempt,
+                    writes: running.writes,
+                    seq: self.results,
+                    tail,
+                    ..Default::default()
+                };
+                self.send(ToNode::Result(result), payload(&argument));
+                self.next();
+            }
+            Step::ReturnFence => {
+                let fence = running.fence.to_string();
+                self.end(Ok(Bytes::from(fence)));
+            }
             Step::Fail(why) => self.end(Err(Code::FunctionError.because(why))),
             Step::Verdict(verdict, ms) => {
                 let failure =
@@ -340,7 +361,7 @@ impl Worker {
             writes: std::mem::take(&mut running.writes),
             ..Default::default()
         };
-        self.send(ToNode::Call(call), Bytes::from(argument));
+        self.send(ToNode::Call(call), payload(&argument));
     }
 
     fn end(&mut self, result: Result<Bytes, v1::Failure>) {

@@ -19,7 +19,11 @@ pub struct KeyTemplate {
 enum Part {
     Text(String),
     /// A parameter: by position (unless it goes by name only), by name, and by default.
-    Argument { name: String, position: Option<usize>, default: Option<String> },
+    Argument {
+        name: String,
+        position: Option<usize>,
+        default: Option<String>,
+    },
 }
 
 /// Why a call's arguments make no key.
@@ -34,7 +38,9 @@ pub enum BadKey {
         name: String,
     },
     /// Only texts, whole numbers, booleans and bytes go into a key.
-    #[error("its key {template:?} is made of `{name}`, which is {what}: only texts, whole numbers, booleans and bytes can be")]
+    #[error(
+        "its key {template:?} is made of `{name}`, which is {what}: only texts, whole numbers, booleans and bytes can be"
+    )]
     Kind {
         /// The template.
         template: String,
@@ -127,7 +133,9 @@ impl KeyTemplate {
             }
         }
         match () {
-            () if key.len() > KEY_BYTES_MAX => Err(BadKey::TooLong { template: template(), bytes: key.len() }),
+            () if key.len() > KEY_BYTES_MAX => {
+                Err(BadKey::TooLong { template: template(), bytes: key.len() })
+            }
             () if key.is_empty() || key.contains('\0') => Err(BadKey::Text { template: template() }),
             () => Ok(key),
         }
@@ -153,7 +161,9 @@ fn argument(name: &str, parameters: &[v1::Parameter]) -> Result<Part, String> {
         .and_then(|json| match json {
             serde_json::Value::String(text) => Some(text),
             serde_json::Value::Bool(_) => Some(json.to_string()),
-            serde_json::Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+            serde_json::Value::Number(number) if number.is_i64() || number.is_u64() => {
+                Some(number.to_string())
+            }
             _ => None,
         });
     Ok(Part::Argument { name: name.to_owned(), position, default })
@@ -206,7 +216,10 @@ mod tests {
         };
         assert_eq!(of(vec![text("a"), Value::Int(7)], vec![]).unwrap(), "a/7-me{}");
         assert_eq!(of(vec![text("a")], vec![("by", text("you"))]).unwrap(), "a/2026-you{}");
-        assert_eq!(of(vec![], vec![("account", Value::Bytes(vec![1, 255].into()))]).unwrap(), "01ff/2026-me{}");
+        assert_eq!(
+            of(vec![], vec![("account", Value::Bytes(vec![1, 255].into()))]).unwrap(),
+            "01ff/2026-me{}"
+        );
         assert_eq!(
             of(vec![], vec![]).unwrap_err().to_string(),
             "its key \"{account}/{year}-{by}{{}}\" needs the argument `account`, which is missing"
@@ -224,6 +237,9 @@ mod tests {
         assert!(wrong("{rest}").contains("names no argument"), "*args have no name");
         assert!(wrong("{account").contains("other half") && wrong("a}").contains("other half"));
         assert_eq!(wrong(""), "it is empty");
-        assert_eq!(KeyTemplate::new("{a}", &[]).unwrap_err(), "{a} names no argument: the function takes none");
+        assert_eq!(
+            KeyTemplate::new("{a}", &[]).unwrap_err(),
+            "{a} names no argument: the function takes none"
+        );
     }
 }

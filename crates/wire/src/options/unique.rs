@@ -46,9 +46,7 @@ impl Unique {
     pub fn from_json(text: &str, parameters: &[v1::Parameter]) -> Result<Self, String> {
         let json: Json = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match json {
-            Json::String(key) => {
-                Ok(Self { key: KeyTemplate::new(&key, parameters)?, window: Window::Kept })
-            }
+            Json::String(key) => Ok(Self { key: KeyTemplate::new(&key, parameters)?, window: Window::Kept }),
             Json::Object(object) => {
                 let (mut key, mut window) = (None, Window::Kept);
                 for (name, value) in &object {

@@ -8,38 +8,51 @@ use bourse_wire::record::v1::outgoing::What;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{AGAIN, Cause, Durable, Job, PAGE_ROWS, encode};
+use super::{AGAIN, Asker, Cause, Durable, Job, PAGE_ROWS, encode};
 use crate::batch::PartitionId;
 use crate::layer::Layer;
 use crate::message::StorePage;
 use crate::mutant::{self, Mutant};
-use crate::work::{Outgoing, Piece, Recovery, key};
+use crate::work::exclusive::KeyName;
+use crate::work::{NewCall, Outgoing, Piece, Recovery, key, lane_of, module_of};
 
 impl Durable {
     pub(super) fn carry(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
         self.work.carried.insert(piece.outgoing(from));
-        if let What::Accept(_) = piece.what {
+        if let What::Accept(record) = &piece.what {
             self.work.arriving.insert(piece.call);
+            if !piece.unique_is_own {
+                let new = NewCall { call: piece.call, record: record.clone() };
+                return self.accept_unique(new, Asker::Carried(from, cause));
+            }
         }
         if mutant::is(Mutant::ClearedNotCarried) {
             return self.clear(piece.outgoing(from), cause);
         }
         let mut layer = Layer::bare(key::home(piece.call));
-        piece.rows(self.lane_of_piece(&piece)).into_iter().for_each(|(key, value)| layer.set(key, value));
+        piece.rows().into_iter().for_each(|(key, value)| layer.set(key, value));
         self.commit_job(layer, Job::Carry { piece, from, cause });
     }
 
     /// Carries a piece over that may have been carried over before. Ending a call twice does no harm; accepting it
-    /// twice would.
+    /// twice would, and so would going back to an earlier step.
     pub(super) fn check(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
         self.work.carried.insert(piece.outgoing(from));
         match piece.what {
             What::End(_) => self.carry(piece, from, cause),
+            // Who looks its key up will see.
+            What::Accept(_) if !piece.unique_is_own => self.carry(piece, from, cause),
             What::Accept(_) => {
                 self.work.arriving.insert(piece.call);
                 let mut left = self.records_of(piece.call);
-                left.push_front(key::live(&self.lane_of_piece(&piece), piece.call));
+                left.push_front(key::live(piece.lane(), piece.call));
                 self.check_next(piece, from, left, cause);
+            }
+            What::Tail(_) if mutant::is(Mutant::OldTailWins) => self.carry(piece, from, cause),
+            What::Tail(ref record) => {
+                let left = [&record.previous, &record.function];
+                let left = left.map(|function| key::live(module_of(function), piece.call));
+                self.check_next(piece, from, left.into(), cause);
             }
         }
     }
@@ -51,20 +64,35 @@ impl Durable {
         mut left: VecDeque<Bytes>,
         cause: Cause,
     ) {
-        let in_memory = self.work.find(piece.call).is_some();
+        if let Some((_, entry, ..)) = self.work.find(piece.call) {
+            return match piece.what {
+                What::Tail(ref record) if entry.record.step < record.step => self.carry(piece, from, cause),
+                _ => {
+                    self.work.arriving.remove(&piece.call);
+                    self.clear(piece.outgoing(from), cause);
+                }
+            };
+        }
         match left.pop_front() {
-            _ if in_memory => {
-                self.work.arriving.remove(&piece.call);
-                self.clear(piece.outgoing(from), cause);
-            }
+            // It has gone on from there, or ended.
+            None if matches!(piece.what, What::Tail(_)) => self.clear(piece.outgoing(from), cause),
             None => self.carry(piece, from, cause),
             Some(key) => self.read_row(key::home(piece.call), key, Job::Check { piece, from, left, cause }),
         }
     }
 
+    /// There is a record of the call.
+    pub(super) fn check_found(&mut self, piece: Piece, from: PartitionId, row: &Bytes, cause: Cause) {
+        let step = stored::Call::decode(row.clone()).map_or(u64::MAX, |record| record.step);
+        match &piece.what {
+            What::Tail(record) if step < record.step => self.carry(piece, from, cause),
+            _ => self.has_arrived(&piece, from, cause),
+        }
+    }
+
     /// It has been carried over before, by somebody who was not told so.
     pub(super) fn has_arrived(&mut self, piece: &Piece, from: PartitionId, cause: Cause) {
-        let lane = self.lane_of_piece(piece);
+        let lane = piece.lane().to_owned();
         self.work.arriving.remove(&piece.call);
         self.work.lane(&lane).look_from(piece.call);
         self.refill(&lane);
@@ -114,14 +142,19 @@ impl Durable {
         let mut on_its_way = false;
         for (key, value) in &page.rows {
             let parsed = key::parse_outgoing(partition, key);
-            let what = stored::Outgoing::decode(value.clone()).ok().and_then(|outgoing| outgoing.what);
-            let (Some(outgoing), Some(what)) = (parsed, what) else { continue };
+            let stored = stored::Outgoing::decode(value.clone()).ok();
+            let stored = stored.and_then(|outgoing| Some((outgoing.what?, outgoing.unique_is_own)));
+            let (Some(outgoing), Some((what, unique_is_own))) = (parsed, stored) else { continue };
             if self.work.carried.contains(&outgoing) {
                 on_its_way = true;
                 continue;
             }
             self.open(cause);
-            self.check(Piece { call: outgoing.call, what }, partition, cause);
+            let own = match &what {
+                What::Accept(record) => unique_is_own || record.idempotency_key.is_empty(),
+                What::End(_) | What::Tail(_) => true,
+            };
+            self.check(Piece { call: outgoing.call, what, unique_is_own: own }, partition, cause);
         }
         match page.rows.last() {
             // Somebody else carries it: whoever waits for that looks until it is done.
@@ -165,26 +198,45 @@ impl Durable {
         for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
             self.work.leaves(call);
             self.work.arriving.remove(&call);
-            self.work.lane(&lane).forget(call);
+            self.work.lose(&lane, call);
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);
             self.outbox.known(call);
         }
+        self.pump_keys();
     }
 }
 
 impl Piece {
     /// What it changes at the call's home.
-    pub(in crate::durable) fn rows(&self, lane: String) -> Vec<(Bytes, Option<Bytes>)> {
+    pub(in crate::durable) fn rows(&self) -> Vec<(Bytes, Option<Bytes>)> {
+        let (lane, call) = (self.lane(), self.call);
         match &self.what {
-            What::Accept(record) => vec![(key::live(&lane, self.call), Some(encode(record)))],
+            What::Accept(record) => {
+                let live = (key::live(lane, call), Some(encode(record)));
+                std::iter::once(live).chain(index(record, call)).collect()
+            }
+            What::Tail(record) => {
+                let before = module_of(&record.previous);
+                let old = (before != lane).then(|| (key::live(before, call), None));
+                let live = (key::live(lane, call), Some(encode(record)));
+                old.into_iter().chain([live]).chain(index(record, call)).collect()
+            }
             What::End(ended) => {
                 let key = match ended.status() {
-                    stored::ended::Status::Dead => key::dead(self.call),
-                    _ => key::ended(self.call),
+                    stored::ended::Status::Dead => key::dead(call),
+                    _ => key::ended(call),
                 };
-                vec![(key::live(&lane, self.call), None), (key, Some(encode(ended)))]
+                let index = KeyName::of_ended(ended).map(|name| (key::exclusive(&name, call), None));
+                let rows = [(key::live(lane, call), None), (key, Some(encode(ended)))];
+                rows.into_iter().chain(index).collect()
             }
         }
     }
+}
+
+/// By which a call with an exclusive key is found.
+pub(in crate::durable) fn index(record: &stored::Call, call: CallId) -> Option<(Bytes, Option<Bytes>)> {
+    let lane = Bytes::copy_from_slice(lane_of(record).as_bytes());
+    KeyName::of(record).map(|name| (key::exclusive(&name, call), Some(lane)))
 }

@@ -13,6 +13,7 @@ use crate::layer::Layer;
 use crate::message::{Answer, Finish, Ticket};
 use crate::outbox::Who;
 use crate::record;
+use crate::work::lane::Entry;
 use crate::work::{Next, Seen, key, lane_of};
 
 /// The most questions that wait until all lanes are known.
@@ -60,8 +61,7 @@ impl Durable {
         if self.work.early.len() < EARLY_MAX {
             self.work.early.push((call, then, ticket));
         } else {
-            let why = "too many ask for calls that are not known yet".to_owned();
-            self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why));
+            self.cannot_tell(then, ticket, "too many ask for calls that are not known yet");
         }
     }
 
@@ -84,7 +84,7 @@ impl Durable {
             return self.find(call, then, ticket);
         }
         let bytes = match row {
-            Err(ReadError(text)) => return self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(text)),
+            Err(ReadError(text)) => return self.cannot_tell(then, ticket, &text),
             Ok(None) => return self.find_next(call, since, left, then, ticket),
             Ok(Some(bytes)) => bytes,
         };
@@ -98,7 +98,17 @@ impl Durable {
         };
         match seen {
             Ok(seen) => self.found(call, seen, then, ticket),
+            Err(_) if matches!(then, Then::Holds(_)) => {
+                self.cannot_tell(then, ticket, "a call does not decode")
+            }
             Err(_) => self.outbox.answer(Who::Node(ticket), Answer::Corrupt(record::Error::Short(0))),
+        }
+    }
+
+    fn cannot_tell(&mut self, then: Then, ticket: Ticket, why: &str) {
+        match then {
+            Then::Holds(unique) => self.key_failed(unique, why),
+            _ => self.outbox.answer(Who::Node(ticket), Answer::StoreFailed(why.to_owned())),
         }
     }
 
@@ -118,20 +128,30 @@ impl Durable {
         }
         let is_dead = |ended: &stored::Ended| ended.status() == stored::ended::Status::Dead;
         match (then, seen) {
+            (Then::Holds(unique), seen) => self.on_holder(unique, call, &seen),
+            (then @ Then::Look, Seen::Ended(ended)) if ended.status() == stored::ended::Status::Joined => {
+                match CallId::from_wire(&ended.joined) {
+                    Some(other) if other != call => self.find(other, then, ticket),
+                    _ => self.answer_seen(ticket, Seen::Ended(ended)),
+                }
+            }
             // It may have ended at another partition, which is not known before recovery is over.
             (then @ Then::Cancel(_), Seen::Live { running: false, .. }) if !self.is_recovered() => {
                 self.ask_early(call, then, ticket);
             }
             (Then::Cancel(ended), Seen::Live { record, running: false, .. }) => {
                 let lane = lane_of(&record).to_owned();
-                if !self.work.lane(&lane).seize(call) {
-                    self.work.lane(&lane).seize_new(call, (*record).clone());
+                if !self.work.seize(&lane, call) {
+                    self.work.lane(&lane).seize_new(call, Entry::new((*record).clone(), None));
                 }
                 let ended = stored::Ended {
                     function: record.function,
                     accepted_ms: record.accepted_ms,
                     attempts: record.attempts,
                     idempotency_key: record.idempotency_key,
+                    exclusive_key: record.exclusive_key,
+                    exclusive_module: record.exclusive_module,
+                    step: record.step,
                     ..*ended
                 };
                 let told = Told::Seen(ticket);
@@ -152,6 +172,7 @@ impl Durable {
                 let mut layer = Layer::bare(key::home(call));
                 layer.set(key::dead(call), None);
                 layer.set(key::live(&lane, call), Some(encode(&record)));
+                super::carry::index(&record, call).into_iter().for_each(|(key, value)| layer.set(key, value));
                 self.commit_job(layer, Job::Revive { lane, call, record, ticket });
             }
             (Then::Purge, Seen::Ended(ended)) if is_dead(&ended) && self.work.busy.insert(call) => {

@@ -8,6 +8,7 @@ use crate::batch::ReadError;
 use crate::message::StorePage;
 use crate::mutant::{self, Mutant};
 use crate::work::key;
+use crate::work::lane::Entry;
 
 impl Durable {
     pub(in crate::durable) fn refill(&mut self, lane: &str) {
@@ -40,8 +41,11 @@ impl Durable {
                     if self.work.has_left_since(call, id) || arrives {
                         continue;
                     }
+                    if self.work.find(call).is_some() {
+                        continue;
+                    }
                     let due = self.due(&record);
-                    if !self.work.lane(&name).load(call, record, due) {
+                    if !self.work.load(call, Entry::new(record, due)) {
                         more = Some(call);
                         break;
                     }
@@ -51,5 +55,6 @@ impl Durable {
             }
         }
         self.refill(&name);
+        self.pump_keys();
     }
 }

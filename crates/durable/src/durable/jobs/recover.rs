@@ -32,6 +32,7 @@ impl Durable {
         if *open == 0 {
             if outgoing {
                 self.work.recovery = Recovery::Lanes { left: all_partitions(), open: 0 };
+                self.pump_keys();
                 return self.recover_more(false);
             }
             self.work.recovery = Recovery::Done;
@@ -61,7 +62,7 @@ impl Durable {
     }
 
     pub(super) fn find_ended(&mut self, partition: PartitionId) {
-        self.read_page(partition, key::all_ended(), 1, Job::FindEnded { partition });
+        self.read_page(partition, key::all_ended_and_unique(), 1, Job::FindEnded { partition });
     }
 }
 

@@ -78,10 +78,10 @@ impl Durable {
     ) {
         let mut layer = Layer::bare(partition);
         for (key, value) in &page.rows {
-            let accepted = stored::Unique::decode(value.clone()).map_or(0, |unique| unique.accepted_ms);
+            let unique = stored::Unique::decode(value.clone()).unwrap_or_default();
             let in_use = self.work.keys.contains_key(key)
                 || self.work.sweeping.as_ref().is_some_and(|written| written.contains(key));
-            if self.is_over(accepted) && !in_use {
+            if self.is_key_to_sweep(&unique) && !in_use {
                 layer.set(key.clone(), None);
             }
         }
