@@ -103,7 +103,8 @@ pub fn settle(world: &mut World) {
     for call in world.gateway.known.clone() {
         world.ask(call, Ask::Look);
     }
-    world.run(3_000);
+    // A function that hangs has its time, and is killed after its grace.
+    world.run(5_000);
     world.books.close(&world.disk, &world.gateway, &world.stage);
     world.node.check_quiet();
 }
