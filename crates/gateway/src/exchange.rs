@@ -130,6 +130,7 @@ impl Exchange<'_> {
         let query = uri::query(self.parts.uri.query())
             .map_err(|e| Code::BadRequest.because(format!("the query has {e}")))?;
         let terms = Terms::from_headers(&self.parts.headers)?.with_query(&query)?;
+        terms.check()?;
         let body = self.read().await?;
         let content = match content(&self.parts.headers, &body) {
             // Who posts to a function and does not say what it is means JSON.
@@ -160,6 +161,7 @@ impl Exchange<'_> {
         let query = uri::query(self.parts.uri.query())
             .map_err(|e| Code::BadRequest.because(format!("the query has {e}")))?;
         let terms = Terms::from_headers(&self.parts.headers)?;
+        terms.check()?;
         let body = self.read().await?;
         let content = content(&self.parts.headers, &body);
         let wants = |name| target.signature.wants(name);
@@ -205,6 +207,7 @@ impl Exchange<'_> {
             version: terms.version,
             asynchronous: terms.asynchronous,
             idempotency_key: terms.idempotency_key,
+            delay: terms.delay,
         };
         let ticket = Ticket(shared.tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, answered) = oneshot::channel();

@@ -94,6 +94,8 @@ pub struct Call {
     pub asynchronous: bool,
     /// A second call of the function with this key is the first one. Empty: none.
     pub idempotency_key: String,
+    /// It is not run before that.
+    pub delay: Option<Duration>,
 }
 
 /// Names a call between the gateway and the daemon. Counts up from 1.

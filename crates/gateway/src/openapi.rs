@@ -37,6 +37,7 @@ pub(crate) fn document(routes: &Routes) -> Json {
             }},
             "parameters": {
                 "Timeout": term("timeout", "How long to wait for the answer: 200ms, 5s, 1m"),
+                "Delay": term("delay", "How long until the call may be run; with mode=async"),
                 "QueueWait": term("queue_wait", "How long the call may wait for an instance"),
                 "Mode": {
                     "name": "mode", "in": "query", "schema": {"enum": ["sync", "async"]},
@@ -104,7 +105,7 @@ fn call(target: &Target) -> Json {
             "type": "object", "properties": {"id": {"type": "string", "format": "uuid"}}, "required": ["id"],
         }}},
     });
-    operation["parameters"] = ["Timeout", "QueueWait", "Version", "Mode", "IdempotencyKey"]
+    operation["parameters"] = ["Timeout", "QueueWait", "Delay", "Version", "Mode", "IdempotencyKey"]
         .map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
         .to_vec()
         .into();
@@ -208,6 +209,8 @@ fn durable_call() -> Json {
             "ended_at": time,
             "next_attempt_in_seconds": {"type": "number"},
             "idempotency_key": text,
+            "exclusive_key": text,
+            "step": {"type": "integer"},
             "parent": {"type": "string", "format": "uuid"},
             "result": {},
             "error": {"type": "object", "properties": {"code": text, "type": text, "message": text, "hint": text}},

@@ -69,12 +69,13 @@ impl Standing {
         match self {
             Self::Nothing => return None,
             Self::Live { record, again_in, .. } => {
-                object.insert("attempts".to_owned(), json!(record.attempts));
+                let attempts = record.attempts.saturating_sub(record.attempts_before);
+                object.insert("attempts".to_owned(), json!(attempts));
                 object.insert("accepted_at".to_owned(), json!(at(record.accepted_ms)));
                 if let Some(again_in) = again_in {
                     object.insert("next_attempt_in_seconds".to_owned(), json!(again_in.as_secs_f64()));
                 }
-                key(&mut object, &record.idempotency_key);
+                keys(&mut object, &record.idempotency_key, &record.exclusive_key, record.step);
                 if let Some(parent) = CallId::from_wire(&record.parent) {
                     object.insert("parent".to_owned(), json!(parent.to_string()));
                 }
@@ -86,7 +87,7 @@ impl Standing {
                 object.insert("attempts".to_owned(), json!(ended.attempts));
                 object.insert("accepted_at".to_owned(), json!(at(ended.accepted_ms)));
                 object.insert("ended_at".to_owned(), json!(at(ended.ended_ms)));
-                key(&mut object, &ended.idempotency_key);
+                keys(&mut object, &ended.idempotency_key, &ended.exclusive_key, ended.step);
                 match &ended.failure {
                     Some(failure) => _ = object.insert("error".to_owned(), error(failure, whole && dev)),
                     None if whole => result(&mut object, ended),
@@ -121,9 +122,14 @@ fn as_json(cbor: &Bytes) -> Option<Value> {
     serde_json::from_str(raw.get()).ok()
 }
 
-fn key(object: &mut Map<String, Value>, key: &str) {
-    if !key.is_empty() {
-        object.insert("idempotency_key".to_owned(), json!(key));
+fn keys(object: &mut Map<String, Value>, idempotency: &str, exclusive: &str, step: u64) {
+    for (name, key) in [("idempotency_key", idempotency), ("exclusive_key", exclusive)] {
+        if !key.is_empty() {
+            object.insert(name.to_owned(), json!(key));
+        }
+    }
+    if step > 0 {
+        object.insert("step".to_owned(), json!(step));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The terms of one call: how long it may take and wait, and which version it is for.
 //!
-//! `/v1/call/…?timeout=5s&queue_wait=200ms&version=^1.2&mode=async`, or the headers `Bourse-Timeout`,
-//! `Bourse-Queue-Wait`, `Idempotency-Key` and `Prefer: respond-async` (RFC 7240 §4.1), which routes take as well. The
-//! query wins. Nothing that is given is ignored, but for other preferences, which are wishes.
+//! `/v1/call/…?timeout=5s&queue_wait=200ms&version=^1.2&mode=async&delay=1h`, or the headers `Bourse-Timeout`,
+//! `Bourse-Queue-Wait`, `Bourse-Delay`, `Idempotency-Key` and `Prefer: respond-async` (RFC 7240 §4.1), which routes take
+//! as well. The query wins. Nothing that is given is ignored, but for other preferences, which are wishes.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) struct Terms {
     /// The client waits for the call's id only.
     pub(crate) asynchronous: bool,
     pub(crate) idempotency_key: String,
+    /// The call is not run before that.
+    pub(crate) delay: Option<Duration>,
 }
 
 impl Terms {
@@ -38,6 +40,7 @@ impl Terms {
             version: String::new(),
             asynchronous: prefers_async(headers),
             idempotency_key: idempotency_key(headers)?,
+            delay: read("bourse-delay")?,
         })
     }
 
@@ -50,6 +53,7 @@ impl Terms {
             match name.as_str() {
                 "timeout" => self.timeout = Some(duration(name, value)?),
                 "queue_wait" => self.queue_wait = Some(duration(name, value)?),
+                "delay" => self.delay = Some(duration(name, value)?),
                 "version" if value.len() <= VERSION_BYTES_MAX => self.version.clone_from(value),
                 "version" => {
                     let message = format!("a version requirement has at most {VERSION_BYTES_MAX} bytes");
@@ -66,12 +70,24 @@ impl Terms {
                     return Err(Code::BadRequest
                         .because(format!("the query parameter {name:.64} means nothing here"))
                         .hint(
-                            "known ones: timeout, queue_wait, version, mode; arguments go into the JSON body",
+                            "known ones: timeout, queue_wait, version, mode, delay; arguments go into the JSON body",
                         ));
                 }
             }
         }
         Ok(self)
+    }
+}
+
+impl Terms {
+    /// Whether they fit together.
+    pub(crate) fn check(&self) -> Result<(), v1::Failure> {
+        match self.delay {
+            Some(_) if !self.asynchronous => Err(Code::BadRequest
+                .because("a call that is waited for is not delayed")
+                .hint("add mode=async: the answer is the call's id")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -165,6 +181,9 @@ mod tests {
         let terms = query("timeout=1s&queue_wait=20ms&version=^1.2&mode=sync").unwrap();
         assert_eq!((terms.timeout, terms.version.as_str()), (Some(Duration::from_secs(1)), "^1.2"));
         assert!(query("mode=async").unwrap().asynchronous);
+        let delayed = query("mode=async&delay=2h").unwrap();
+        assert_eq!((delayed.delay, delayed.check()), (Some(Duration::from_secs(7_200)), Ok(())));
+        assert_eq!(query("delay=2h").unwrap().check().unwrap_err().code, "bad_request");
         for bad in ["mode=later", "timeout=soon", "n=1", "version=1&version=2"] {
             assert_eq!(query(bad).unwrap_err().code, "bad_request", "{bad}");
         }

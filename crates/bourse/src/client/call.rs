@@ -74,6 +74,9 @@ pub(super) struct Target {
     /// Do not wait for the result: print the call's id once it is stored. It is run until it succeeds, or is a dead letter
     #[arg(long = "async")]
     asynchronous: bool,
+    /// With --async: do not run it before this time is over, such as 30s or 2h
+    #[arg(long, value_name = "TIME", requires = "asynchronous")]
+    delay: Option<String>,
     /// Not supported yet
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
     horizon: Option<String>,
@@ -109,6 +112,7 @@ impl Target {
             ("queue_wait", &self.queue_wait),
             ("version", &self.version),
             ("mode", &mode),
+            ("delay", &self.delay),
         ];
         let terms: Vec<String> = terms
             .iter()

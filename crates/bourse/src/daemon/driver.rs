@@ -231,7 +231,7 @@ impl Driver {
                     context: call.context,
                     mode: if call.asynchronous { Mode::Async } else { Mode::Sync },
                     idempotency_key: call.idempotency_key,
-                    delay: None,
+                    delay: call.delay,
                     trigger: None,
                 };
                 self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
