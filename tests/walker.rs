@@ -31,7 +31,8 @@ fn totals(blocks: impl Iterator<Item = u64>) -> Json {
 /// A daemon with a chain.
 fn grown() -> Daemon {
     let daemon = Setup::new(&[("walker.py", include_str!("../examples/walker/walker.py"))]).up();
-    let all: Vec<Json> = (1..=blocks()).map(payment).map(|(account, amount)| json!([account, amount])).collect();
+    let all: Vec<Json> =
+        (1..=blocks()).map(payment).map(|(account, amount)| json!([account, amount])).collect();
     for some in all.chunks(1000) {
         daemon.call("walker.grow", json!([CHAIN, some])).ok();
     }
