@@ -4,14 +4,17 @@
 //! Each test has a folder and a daemon of its own and may run beside all others. Nothing sleeps to let something
 //! happen: what is to happen is looked for until a deadline. `BOURSE_TEST_LONG=1` adds the long runs.
 
+mod blockhub;
 mod calls;
 mod durable;
 mod http;
 mod input;
 mod instances;
 mod reload;
+mod sorting;
 mod store;
 mod support;
 mod treedb;
 mod values;
+mod walker;
 mod workers;

@@ -208,6 +208,22 @@ fn a_folder_of_many_children_is_listed_page_by_page_while_it_grows() {
 }
 
 #[test]
+fn writes_of_one_key_take_effect_in_the_order_in_which_they_came() {
+    let daemon = treedb().set("instances_max", "4").up();
+    let write = |value: u32| serde_json::json!({"key": "texts/one", "body": value.to_string()});
+    let writes: Vec<String> = (0..60).map(|value| daemon.accept("treedb.write", &write(value))).collect();
+    // Others are written meanwhile, and do not wait for these.
+    let others = (0..20).map(|n| daemon.call_beside("treedb.write", serde_json::json!([format!("texts/{n}"), "x"])));
+    for other in others.collect::<Vec<_>>() {
+        other.join().expect("it is answered").ok();
+    }
+    for id in writes {
+        daemon.result(&id);
+    }
+    assert_eq!(daemon.get("/kv/texts%2Fone").text(), "59");
+}
+
+#[test]
 fn kill_9_of_the_daemon_leaves_nothing_running() {
     let daemon = Setup::new(&[(
         "stray.py",

@@ -8,11 +8,15 @@ every other key's. So `write` does not touch its parent's list itself: it calls 
 home. `insert` commits before `write` does. If the daemon dies between the two, the parent lists a child that has no
 value yet; reading that child gives 404, and writing it again mends it. It is never the other way round: a key that
 has a value is listed.
+
+`sort` is a job of another kind: slow, internal, and run now and then. It puts the children of a key in the order of their
+values, page by page, while others go on writing.
 """
 
+import heapq
 from urllib.parse import quote
 
-from bourse import Response, function, state
+from bourse import Response, context, function, state
 
 PAGE = 1000
 """Children of one page, at most."""
@@ -23,9 +27,9 @@ def scope(key: str) -> str:
     return "k:" + quote(key, safe="")
 
 
-@function(http="POST /kv/{key}")
+@function(http="POST /kv/{key}", exclusive="{key}")
 def write(key: str, body: str):
-    """Stores a value under a key."""
+    """Stores a value under a key. Of those who write one key at once, the one that came last has the last word."""
     parent, _, name = key.rpartition("/")
     if not name:
         return Response({"error": "a key does not end with a slash"}, status=400)
@@ -63,3 +67,56 @@ def children(key: str = "", after: str = "", limit: int = 100):
     page = state(scope(key)).list("child/", after=below + after if after else "", limit=min(limit, PAGE), keys_only=True)
     names = [row.key.removeprefix(below) for row in page.rows]
     return {"children": names, "next": names[-1] if page.more else None}
+
+
+@function(unique={"key": "{key}", "window": "running"})
+def sort(key: str):
+    """Puts the children of a key in the order of their values, for `in_order`. Who asks while it runs gets that one's result.
+
+    It touches no state itself, so nothing that is written meanwhile can be in its way: each page is a call of its own.
+    """
+    sorted_pages = sort_page.starmap(((key, names) for names in pages(key)), in_flight=8)
+    names = [name for _, name in heapq.merge(*sorted_pages)]
+    order = context.call_id  # the same in each attempt
+    starts = range(0, len(names), PAGE)
+    for _ in write_page.starmap((key, order, at // PAGE, names[at : at + PAGE]) for at in starts):
+        pass
+    use_order.call(key, order)
+    return {"order": order, "children": len(names), "pages": len(starts)}
+
+
+def pages(key: str):
+    """The names of all children, a page at a time."""
+    after = ""
+    while after is not None:
+        page = children.call(key, after, PAGE)
+        yield page["children"]
+        after = page["next"]
+
+
+@function
+def sort_page(key: str, names: list):
+    """Children with their values, in the order of these. A child that has no value yet comes first."""
+    return sorted([state(f"{scope(f'{key}/{name}')}/value").get(""), name] for name in names)
+
+
+@function
+def write_page(key: str, order: str, number: int, names: list):
+    """A page of an order that nobody reads yet."""
+    state(f"{scope(key)}/order/{order}/{number:06}").set(names)
+
+
+@function
+def use_order(key: str, order: str):
+    """From now on this order is read, and all others are gone."""
+    state(f"{scope(key)}/ordered").set(order)
+    for row in state(scope(key)).list("order/", limit=PAGE, keys_only=True):
+        if order not in row.key:
+            state(row.key).delete()
+
+
+@function(http="GET /kv/{key}/ordered")
+def in_order(key: str, page: int = 0):
+    """The names of a key's children in the order of their values when they were last sorted, a page at a time."""
+    order = state(f"{scope(key)}/ordered").get()
+    return {"order": order, "children": state(f"{scope(key)}/order/{order}/{page:06}").get([])}

@@ -331,6 +331,25 @@ impl Daemon {
         self.client.send(method, path, headers, body)
     }
 
+    /// Makes a durable call. Its id, once it is accepted.
+    #[track_caller]
+    pub(crate) fn accept(&self, function: &str, arguments: &Json) -> String {
+        let answer = self.client.call(&format!("{function}?mode=async"), arguments);
+        assert_eq!(answer.status, 202, "{answer}");
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Waits until a durable call is done, and gives its result.
+    #[track_caller]
+    pub(crate) fn result(&self, id: &str) -> Json {
+        let mut call = until("the call has ended", || {
+            let call = self.get(&format!("/v1/calls/{id}?poll=10s")).ok();
+            (!call["ended_at"].is_null()).then_some(call)
+        });
+        assert_eq!(call["status"], "done", "{call}");
+        call["result"].take()
+    }
+
     /// Calls from another thread.
     pub(crate) fn call_beside(&self, function: &str, arguments: Json) -> JoinHandle<Response> {
         let (client, function) = (self.client, function.to_owned());

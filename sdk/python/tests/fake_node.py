@@ -139,8 +139,10 @@ class Node:
         _raw: Optional[bytes] = None,
         _attempt: int = 1,
         _redelivered: bool = False,
+        _more: Any = None,
         **kwargs: Any,
     ) -> bytes:
+        """`_more`: an `Invoke` with further fields."""
         message = messages.ToWorker()
         invoke = message.invoke
         invoke.call = uuid.uuid4().bytes
@@ -151,6 +153,8 @@ class Node:
         invoke.acked = self.last_seq
         invoke.context["tenant"] = "acme"
         invoke.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        if _more is not None:
+            invoke.MergeFrom(_more)
         self.send(message, values.encode_arguments(args, kwargs) if _raw is None else _raw)
         return bytes(invoke.call)
 

@@ -102,6 +102,7 @@ def test_calls(daemon):
         assert client.call("m.f", 4) == 8
         assert client.gather(*[client.submit("m.f", n) for n in range(100)]) == [2 * n for n in range(100)]
         assert list(client.map("m.f", range(200))) == [2 * n for n in range(200)]
+        assert sorted(client.map("m.f", range(200), ordered=False)) == [2 * n for n in range(200)]
         with pytest.raises(bourse.NotFound, match="Deploy it"):
             client.call("bad.f", 1)
         done = list(bourse.as_completed([client.submit("m.f", n) for n in range(5)]))
@@ -164,6 +165,10 @@ def test_async_client(daemon):
             futures = [client.submit("m.f", n) for n in range(500)]
             assert await client.gather(*futures) == [2 * n for n in range(500)]
             assert [result async for result in client.map("m.f", range(100), in_flight=8)] == [2 * n for n in range(100)]
+            unordered = [result async for result in client.map("m.f", range(100), in_flight=8, ordered=False)]
+            assert sorted(unordered) == [2 * n for n in range(100)]
+            with pytest.raises(ValueError, match="at least 1"):
+                [result async for result in client.map("m.f", range(3), in_flight=0)]
             with pytest.raises(bourse.NotFound):
                 await client.call("bad.f", 1)
             with pytest.raises(asyncio.TimeoutError):

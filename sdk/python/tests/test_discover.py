@@ -151,7 +151,7 @@ def test_refusals(tmp_path):
             tmp_path,
             "from bourse import function\n@function(name='f')\ndef g(): pass\n@function\ndef f(): pass\n",
         )
-    for option in ("exclusive", "unique", "pure", "async_", "cron", "queue", "topic", "stream", "fresh", "nonsense"):
+    for option in ("pure", "async_", "stream", "fresh", "nonsense"):
         with pytest.raises(bourse.OptionError, match=f"'{option}' is not supported in this version"):
             bourse.function(**{option: 1})
     with pytest.raises(bourse.OptionError, match="did you mean 'timeout'"):
@@ -226,8 +226,6 @@ def test_a_decorated_function_is_plain_python():
     assert not bourse.context.active
     with pytest.raises(bourse.NoNode, match="no node"):
         f.start(1)
-    with pytest.raises(NotImplementedError, match="not supported in this version"):
-        f.tail(1)
 
 
 def test_arguments_are_deterministic():

@@ -44,6 +44,8 @@ STARTING = """
     @function
     def impatient(): return later.options(queue_wait=1).start(1)
     @function
+    def delayed(how): return getattr(later.options(delay="5m"), how)(1)
+    @function
     async def aone(n): return await later.astart(n)
     @function
     async def by_name_in_a_loop(n): return await astart("other.later", n)
@@ -96,6 +98,13 @@ def test_options(node):
     for how in ("start", "submit", "call"):
         failure = node.run("keyed", how)
         assert failure.type == "ValueError" and "take no idempotency key" in failure.message
+    outer = node.invoke("delayed", "start")
+    call, _ = node.expect("call")
+    assert (call.mode, call.delay_ms) == (1, 300_000)
+    id = accept(node, call)
+    assert node.outcome(outer) == id
+    for how in ("submit", "call"):
+        assert "delay is for start" in node.run("delayed", how).message
     failure = node.run("impatient")
     assert failure.type == "ValueError" and "queue_wait is not for start" in failure.message
 
@@ -291,6 +300,20 @@ def test_what_goes_wrong_is_raised(daemon):
         with pytest.raises(ValueError, match="queue_wait is not for start"):
             client.function("m.f").options(queue_wait=1).start(1)
         assert len(daemon.seen) == sent
+
+
+def test_delays(daemon):
+    with bourse.Client(daemon.folder) as client:
+        client.start("m.f", 1, delay="1h")
+        client.function("m.f").options(delay=0.5).start(1)
+        client.start("m.f", 1)
+        for how in ("call", "submit"):
+            with pytest.raises(ValueError, match="delay is for start"):
+                getattr(client.function("m.f").options(delay=1), how)(1)
+        for wrong in (0, -1, "soon"):
+            with pytest.raises(ValueError, match="not a duration"):
+                client.start("m.f", 1, delay=wrong)
+    assert [call.delay_ms for call in daemon.told("call")] == [3_600_000, 500, 0]
 
 
 def test_idempotency_keys(daemon):

@@ -20,6 +20,18 @@ GRID = """
     @function
     def mapped(n): return list(bourse.Target("other.double").map(range(n), in_flight=2))
     @function
+    def as_they_come(n): return list(bourse.Target("other.double").map(range(n), in_flight=2, ordered=False))
+    @function
+    def starred(): return list(bourse.Target("other.add").starmap([(1, 2), (3, 4)]))
+    @function
+    def first_of_many():
+        taken = []
+        items = (taken.append(n) or n for n in range(10**9))
+        results = bourse.Target("other.double").map(items, in_flight=3)
+        return [next(results), len(taken)]
+    @function
+    def fails(): return list(bourse.Target("other.double").map(range(10), in_flight=3, ordered=False))
+    @function
     def own(n): return one.options(timeout="2s", queue_wait=1, context={"k": "v"}).call(n)
     @function
     def caught():
@@ -112,6 +124,51 @@ def test_map_is_bounded_and_in_order(node):
     for _ in range(2):
         answer(node, node.expect("call"))
     assert node.outcome(outer) == [0, 2, 4, 6]
+
+
+def test_map_as_they_come(node):
+    node.welcomed(GRID)
+    outer = node.invoke("as_they_come", 4)
+    first, second = node.expect("call"), node.expect("call")
+    wait, _ = node.expect("wait")
+    assert wait.any and list(wait.requests) == [first[0].request, second[0].request]
+    answer(node, second)
+    third = node.expect("call")
+    assert list(node.expect("wait")[0].requests) == [first[0].request, third[0].request]
+    answer(node, third)
+    answer(node, node.expect("call"))
+    answer(node, first)
+    outcome = node.outcome(outer)
+    assert outcome[:2] == [2, 4] and sorted(outcome) == [0, 2, 4, 6]
+
+
+def test_map_takes_items_as_there_is_room_and_leaves_nothing_behind(node):
+    node.welcomed(GRID)
+    outer = node.invoke("first_of_many")
+    calls = [node.expect("call") for _ in range(3)]
+    answer(node, calls[0])
+    cancelled = [node.expect("cancel")[0].request for _ in range(2)]
+    assert cancelled == [call.request for call, _ in calls[1:]]
+    assert node.outcome(outer) == [0, 3]
+
+
+def test_the_first_failure_of_a_map_cancels_the_others(node):
+    node.welcomed(GRID)
+    outer = node.invoke("fails")
+    calls = [node.expect("call") for _ in range(3)]
+    node.reply(calls[1][0], failure=messages.Failure(code="no_capacity"))
+    assert [node.expect("cancel")[0].request for _ in range(2)] == [calls[0][0].request, calls[2][0].request]
+    assert node.outcome(outer).code == "no_capacity"
+
+
+def test_starmap(node):
+    node.welcomed(GRID)
+    outer = node.invoke("starred")
+    for sum in (3, 7):
+        call, payload = node.expect("call")
+        assert values.decode(payload) == [[sum // 2, sum // 2 + 1], {}]
+        node.reply(call, sum)
+    assert node.outcome(outer) == [3, 7]
 
 
 def test_options_and_own_functions(node):

@@ -54,9 +54,9 @@ def test_load_errors(node):
     assert "No module named 'nothing_like_this'" in failed.message and "line 1" in failed.traceback
     failed = node.template("raise SystemExit(1)\n").receive()
     assert failed.type == "SystemExit"
-    template = node.template("from bourse import function\n@function(exclusive='{key}')\ndef f(key): pass\n")
+    template = node.template("from bourse import function\n@function(pure=True)\ndef f(key): pass\n")
     failed = template.receive()
-    assert "'exclusive' is not supported" in failed.message and "http, name, queue_wait, retry, timeout" in failed.message
+    assert "'pure' is not supported" in failed.message and "exclusive, http, mail, name" in failed.message
     assert template.process.wait(10) == 1
 
 

@@ -144,11 +144,16 @@ impl Keys {
         let no_room = self.parked.len() >= PARKED_MAX
             || self.parked_bytes >= PARKED_BYTES_MAX
             || key.parked.len() >= PARKED_PER_KEY_MAX;
-        if waits && no_room {
-            key.more = Some(key.more.map_or(call, |more| more.min(call)));
-        } else if key.parked.insert(call) {
+        let last = key.parked.last().copied();
+        // One that was delayed comes late, though it may be older than all that wait: then the youngest makes room.
+        let goes = if waits && no_room { Some(last.map_or(call, |last| last.max(call))) } else { None };
+        if goes != Some(call) && key.parked.insert(call) {
             self.parked_bytes += entry.bytes();
             self.parked.insert(call, entry);
+        }
+        if let Some(goes) = goes {
+            key.more = Some(key.more.map_or(goes, |more| more.min(goes)));
+            self.remove_parked(name, goes);
         }
         self.pump(name);
     }
@@ -447,6 +452,25 @@ mod tests {
         keys.park(&a, id(19), entry("a"));
         keys.one_read(&a);
         assert_eq!(told(&mut keys), ["durable 18"]);
+    }
+
+    #[test]
+    fn one_that_comes_late_though_it_is_old_finds_room() {
+        let (mut keys, a) = (Keys::default(), name("a"));
+        for n in 2..=18 {
+            keys.park(&a, id(n), entry("a"));
+        }
+        keys.park(&a, id(1), entry("a"));
+        keys.park(&a, id(19), entry("a"));
+        assert_eq!(told(&mut keys), ["durable 2"]);
+        keys.ended(&a, id(2));
+        assert_eq!(told(&mut keys), ["durable 1"]);
+        for n in 3..=17 {
+            keys.ended(&a, if n == 3 { id(1) } else { id(n - 1) });
+            assert_eq!(told(&mut keys), [format!("durable {n}")]);
+        }
+        keys.ended(&a, id(17));
+        assert_eq!(told(&mut keys), ["read a from 18"], "the youngest made room for it");
     }
 
     #[test]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Future, Target, as_completed, astart, call, gather, start, submit
-from ._context import context, instance
+from ._calls import Future, Target, as_completed, astart, call, gather, start, submit, tail
+from ._context import Trigger, context, instance
+from ._emit import aemit, emit
 from ._errors import (
     BadArguments,
     BadRequest,
@@ -46,6 +47,7 @@ from ._errors import (
 from ._functions import Function, OptionError, function, on_start, on_stop
 from ._log import log
 from ._state import Page, Record, Row, State, state
+from ._tail import Tail
 from ._values import Response
 
 if TYPE_CHECKING:
@@ -89,14 +91,18 @@ __all__ = [
     "State",
     "StateRefused",
     "StoreUnavailable",
+    "Tail",
     "Target",
     "Timeout",
     "TooLarge",
+    "Trigger",
     "Unauthorized",
+    "aemit",
     "as_completed",
     "astart",
     "call",
     "context",
+    "emit",
     "function",
     "gather",
     "instance",
@@ -106,6 +112,7 @@ __all__ = [
     "start",
     "state",
     "submit",
+    "tail",
 ]
 
 

@@ -1,6 +1,6 @@
 """What running functions ask of the grid, and how user code and ours take turns on the main thread.
 
-    worker -> node: call, wait, cancel, read, scan
+    worker -> node: call, publish, wait, cancel, read, scan
     node -> worker: reply, value, page
 
 `lock` is held wherever no user code runs. User code enters by `_take_back` and leaves by `_give_way`. An interrupt is a
@@ -28,7 +28,7 @@ import zmq
 
 from . import _messages as messages
 from . import _values as values
-from ._calls import Acceptance, Future, Target, all_done, enough
+from ._calls import Acceptance, Future, Publication, Target, all_done, enough
 from ._conversation import HEADER_MAX, Conversation, too_large
 from ._errors import BourseError, Interrupted, Timeout, error_of
 
@@ -101,10 +101,26 @@ class Asking(Conversation):
             if call.wait:
                 self._blocked_on, self._blocked_any = {call.request}, False
             if wait:
-                if start and self._is_awaiting():  # then the node may keep all replies back until one of those is there
-                    self._send_wait([call.request], any_=False)
-                    self._wait_again()
-                self._receive_until(lambda: future._done)
+                self._receive_answer(future, start)
+        finally:
+            self._give_way()
+        return future
+
+    def send_publish(self, message: Any, payload: bytes, wait: bool) -> Future[list[str]]:
+        """Publish something, which is a call, or several, that is started."""
+        if len(payload) > self.payload_max:
+            raise too_large("message", len(payload), self.payload_max)
+        self._take_back()
+        try:
+            publish = message.publish
+            self._requests = publish.request = self._requests + 1
+            publish.parent, publish.attempt = self.call, self.attempt
+            self._take_writes(publish)
+            future = Publication(self, publish.queue or publish.topic, publish.request)
+            self.waiting[publish.request] = future
+            self._put_frames(message.SerializeToString(), payload)
+            if wait:
+                self._receive_answer(future, start=True)
         finally:
             self._give_way()
         return future
@@ -201,6 +217,13 @@ class Asking(Conversation):
                 part.ClearField("writes")
                 raise too_large("state written", sum(len(write.value) for write in self.writes), HEADER_MAX)
             self.writes.clear()
+
+    def _receive_answer(self, future: Future[Any], start: bool) -> None:
+        """Wait for the reply to what was just sent. What is started is answered at once, so the slot is kept."""
+        if start and self._is_awaiting():  # then the node may keep all replies back until one of those is there
+            self._send_wait([future.request], any_=False)
+            self._wait_again()
+        self._receive_until(lambda: future._done)
 
     def _send_wait(self, requests: list[int], any_: bool) -> None:
         message = messages.ToNode()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Optional, Union
 
 import zmq
 
-from . import _calls
+from . import _calls, _map
+from . import _values as values
 from ._calls import Future, Target
 from ._connection import CONNECT_SECONDS, Connection, Where
 from ._durations import Duration
+from ._emit import publication
 from ._errors import NoNode
 
 
@@ -63,12 +64,35 @@ class AsyncClient(Connection):
         """Call `module.function`, and return a `Future` to await."""
         return self.function(function).submit(*args, **kwargs)
 
-    async def start(self, function: str, /, *args: Any, idempotency_key: Optional[str] = None, **kwargs: Any) -> str:
+    async def start(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        idempotency_key: Optional[str] = None,
+        delay: Optional[Duration] = None,
+        **kwargs: Any,
+    ) -> str:
         """Make a durable call of `module.function`: see `Client.start`."""
         target = self.function(function)
-        if idempotency_key is not None:
-            target = target.options(idempotency_key=idempotency_key)
+        if idempotency_key is not None or delay is not None:
+            target = target.options(idempotency_key=idempotency_key, delay=delay)
         return await target.astart(*args, **kwargs)
+
+    async def publish(
+        self,
+        to: str,
+        message: Any = None,
+        *,
+        delay: Optional[Duration] = None,
+        idempotency_key: Optional[str] = None,
+    ) -> list[str]:
+        """Publish to "queue:NAME" or to a topic: see `Client.publish`."""
+        published = publication(to, delay, idempotency_key)
+        self._check()
+        future = self.send_publish(published, values.encode(message, "message"), False)
+        self._look_soon()
+        return await future
 
     async def result(self, call_id: str, timeout: Optional[Duration] = None) -> Any:
         """Await the end of a durable call: see `Client.result`. Who no longer awaits it changes nothing for the call."""
@@ -87,20 +111,28 @@ class AsyncClient(Connection):
         return list(await asyncio.gather(*futures, return_exceptions=return_exceptions))
 
     async def map(
-        self, function: str, /, *iterables: Iterable[Any], in_flight: int = _calls.IN_FLIGHT
+        self, function: str, /, *iterables: Iterable[Any], in_flight: int = _map.IN_FLIGHT, ordered: bool = True
     ) -> AsyncIterator[Any]:
-        """Call `module.function` for each item; results in order, at most `in_flight` under way."""
-        under_way: deque[Future[Any]] = deque()
+        """Call `module.function` for each item; results in order unless told otherwise, at most `in_flight` under way."""
+        _map.check(in_flight)
+        under_way: list[Future[Any]] = []
         try:
             for args in zip(*iterables):
                 under_way.append(self.submit(function, *args))
                 if len(under_way) >= in_flight:
-                    yield await under_way.popleft()
+                    yield (await self._next(under_way, ordered)).result()
             while under_way:
-                yield await under_way.popleft()
+                yield (await self._next(under_way, ordered)).result()
         finally:
             for future in under_way:
                 future.cancel()
+
+    async def _next(self, under_way: list[Future[Any]], ordered: bool) -> Future[Any]:
+        """The first of these, or the first that is done. It is under way no more."""
+        candidates = under_way[:1] if ordered else under_way
+        if not any(future.done() for future in candidates):
+            await asyncio.wait([self.awaitable(future) for future in candidates], return_when=asyncio.FIRST_COMPLETED)
+        return under_way.pop(next(at for at, future in enumerate(candidates) if future.done()))
 
     async def close(self) -> None:
         """Leave the daemon. Calls under way fail with `Cancelled`."""

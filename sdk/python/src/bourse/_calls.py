@@ -3,6 +3,7 @@
     call("treedb.write", key, body=text)          waits, and returns the result
     submit("treedb.write", key, body=text)        returns a `Future` at once
     start("treedb.write", key, body=text)         a durable call: returns its id once it is accepted
+    return tail("treedb.write", key, body=text)   ends the running call by handing it on
     gather(*futures), as_completed(futures)       many
     Target("treedb.write").options(timeout=5)     a function with options, to call, submit, start or map
 
@@ -16,7 +17,6 @@ In `async def` functions futures are awaited: `await f.submit(x)`, `await f.acal
 from __future__ import annotations
 
 import uuid
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar
 
@@ -25,13 +25,14 @@ from . import _messages as messages
 from . import _values as values
 from ._durations import Duration, milliseconds
 from ._errors import BourseError, NoNode, error_of
+from ._map import IN_FLIGHT, mapped
+from ._tail import Tail
 
 if TYPE_CHECKING:
     import asyncio  # slow to import, and most modules do without it
 
 R = TypeVar("R")
 
-IN_FLIGHT = 64  # how many calls `map` has under way
 KEY_BYTES_MAX = 255  # of an idempotency key
 
 
@@ -45,6 +46,9 @@ class Caller(Protocol):
 
         `start`: a durable one. What is returned is an `Acceptance` then.
         """
+
+    def send_publish(self, message: Any, payload: bytes, wait: bool) -> Future[list[str]]:
+        """Send a `Publish`. The future has the ids of the calls that it makes."""
 
     def wait(self, futures: Sequence[Future[Any]], any_: bool, timeout: Optional[float]) -> None:
         """Block until all (or any) are done. On `timeout` the calls are cancelled, and `Timeout` is raised."""
@@ -141,6 +145,16 @@ class Acceptance(Future[str]):
         super().resolve(reply, payload)
 
 
+class Publication(Future[list[str]]):
+    """Something that is being published. The result has the ids of the calls that it makes."""
+
+    __slots__ = ()
+
+    def result(self, timeout: Optional[float] = None) -> list[str]:
+        published: Any = super().result(timeout)
+        return list(published["calls"])
+
+
 class Target(Generic[R]):
     """A function by its name, with the options of the calls that are made through it."""
 
@@ -153,15 +167,18 @@ class Target(Generic[R]):
         context: Optional[Mapping[str, str]] = None,
         version: str = "",
         idempotency_key: Optional[str] = None,
+        delay: Optional[Duration] = None,
         caller: Optional[Caller] = None,
     ) -> None:
         self._name = name
         self._caller = caller
+        self._delayed = delay is not None
         self._message = messages.ToNode()
         call = self._message.call
         call.function = name
         call.timeout_ms = milliseconds(timeout)
         call.queue_wait_ms = milliseconds(queue_wait)
+        call.delay_ms = milliseconds(delay)
         call.version = version
         for key, value in (context or {}).items():
             call.context[key] = value
@@ -180,37 +197,33 @@ class Target(Generic[R]):
 
     def call(self, *args: Any, **kwargs: Any) -> R:
         """Call the function, and wait for its result."""
+        if self._delayed:
+            raise ValueError(_DELAYED)
         future = (self._caller or caller()).send_call(self, args, kwargs, True)
         return future.result()  # type: ignore[no-any-return]
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
         """Call the function, and return at once."""
+        if self._delayed:
+            raise ValueError(_DELAYED)
         return (self._caller or caller()).send_call(self, args, kwargs, False)
 
     async def acall(self, *args: Any, **kwargs: Any) -> R:
         """Call the function, and await its result."""
         return await self.submit(*args, **kwargs)
 
-    def map(self, *iterables: Iterable[Any], in_flight: int = IN_FLIGHT) -> Iterator[R]:
+    def map(self, *iterables: Iterable[Any], in_flight: int = IN_FLIGHT, ordered: bool = True) -> Iterator[R]:
         """Call the function for each item; its results in order, as an iterator.
 
         With several iterables it takes an argument from each. At most `in_flight` calls are under way; more
-        are made as results are taken. Calls under way are cancelled when the iterator is dropped.
+        are made, and more items taken, as results are taken. With `ordered=False` results come as the calls end.
+        The first failure is raised, and the calls under way are cancelled, as they are when the iterator is dropped.
         """
-        if in_flight < 1:
-            raise ValueError("in_flight must be at least 1")
-        arguments = zip(*iterables)
-        under_way: deque[Future[R]] = deque()
-        try:
-            for args in arguments:
-                under_way.append(self.submit(*args))
-                if len(under_way) >= in_flight:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            for future in under_way:
-                future.cancel()
+        return mapped(self.submit, zip(*iterables), in_flight, ordered)
+
+    def starmap(self, arguments: Iterable[Iterable[Any]], *, in_flight: int = IN_FLIGHT, ordered: bool = True) -> Iterator[R]:
+        """The same as `map`, where each item has all the arguments of a call, in order."""
+        return mapped(self.submit, arguments, in_flight, ordered)
 
     def options(
         self,
@@ -220,8 +233,11 @@ class Target(Generic[R]):
         context: Optional[Mapping[str, str]] = None,
         version: str = "",
         idempotency_key: Optional[str] = None,
+        delay: Optional[Duration] = None,
     ) -> Target[R]:
         """The same function with other options: seconds or "200ms", and pass-through context.
+
+        `delay`: for `start`: the call is accepted at once, and not run before that is over.
 
         `idempotency_key`: only from outside. The call is durable, and within a day a second one of the function with an
         equal key is the first one: it returns its id, or its result.
@@ -233,6 +249,7 @@ class Target(Generic[R]):
             context=context,
             version=version,
             idempotency_key=idempotency_key,
+            delay=delay,
             caller=self._caller,
         )
 
@@ -252,8 +269,16 @@ class Target(Generic[R]):
         return await self._start(args, kwargs, False)  # type: ignore[no-any-return]
 
     def tail(self, *args: Any, **kwargs: Any) -> Any:
-        """Not in this version: handing a call over."""
-        raise NotImplementedError("tail (handing a call over) is not supported in this version: use call")
+        """Hand the running call on to this function: `return f.tail(…)`, also in `async def`.
+
+        The call goes on as one of this function, with these arguments. It keeps its id, its exclusive key, its
+        context, and those who wait for it, who get what the last function returns. What was written so far is
+        committed. In plain Python a `Tail` comes back; `f.tail(…).run()` runs all steps.
+        """
+        call = self._message.call
+        if call.timeout_ms or call.queue_wait_ms or call.context or call.idempotency_key or call.delay_ms:
+            raise ValueError("of the options only version goes with tail(…): the call that is handed on keeps its own")
+        return Tail(self.target_name, args, kwargs, call.version)
 
     def message(self) -> Any:
         """The `ToNode` with the parts of the call that stay the same. For the `Caller`, which fills in the rest."""
@@ -278,6 +303,11 @@ def submit(function: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
 def start(function: str, /, *args: Any, **kwargs: Any) -> str:
     """Make a durable call of `module.function`; its id. See `Target.start`."""
     return Target(function).start(*args, **kwargs)
+
+
+def tail(function: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Hand the running call on to `module.function`: `return tail("module.function", …)`. See `Target.tail`."""
+    return Tail(function, args, kwargs)
 
 
 async def astart(function: str, /, *args: Any, **kwargs: Any) -> str:
@@ -343,5 +373,7 @@ def _wait(futures: Sequence[Future[Any]], any_: bool) -> None:
     if left and not (any_ and len(left) < len(futures)):
         left[0]._caller.wait(left, any_, None)
 
+
+_DELAYED = "delay is for start(…): who waits for a result waits for it at once"
 
 client: Optional[Caller] = None  # the `Client` that was opened last with `with`

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import zmq
 
-from . import _calls
+from . import _calls, _map
+from . import _values as values
 from ._calls import Future, Target
 from ._connection import CONNECT_SECONDS, Connection, Where
 from ._durations import Duration
+from ._emit import publication
 from ._errors import Disconnected, NoNode, Timeout
 
 if TYPE_CHECKING:
@@ -73,16 +75,43 @@ class Client(Connection):
         """Call `module.function`, and return a `Future` at once."""
         return self.function(function).submit(*args, **kwargs)
 
-    def start(self, function: str, /, *args: Any, idempotency_key: Optional[str] = None, **kwargs: Any) -> str:
+    def start(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        idempotency_key: Optional[str] = None,
+        delay: Optional[Duration] = None,
+        **kwargs: Any,
+    ) -> str:
         """Make a durable call of `module.function`: once this returns its id, it will be run until it ends.
+
+        With a `delay` it is not run before that is over.
 
         With an `idempotency_key`, a second call within a day is the first one: so it is safe to start a call anew of which
         it is not known whether it was accepted.
         """
         target = self.function(function)
-        if idempotency_key is not None:
-            target = target.options(idempotency_key=idempotency_key)
+        if idempotency_key is not None or delay is not None:
+            target = target.options(idempotency_key=idempotency_key, delay=delay)
         return target.start(*args, **kwargs)
+
+    def publish(
+        self,
+        to: str,
+        message: Any = None,
+        *,
+        delay: Optional[Duration] = None,
+        idempotency_key: Optional[str] = None,
+    ) -> list[str]:
+        """Publish to "queue:NAME", or to a topic, by its bare name or as "topic:NAME". Returns once it is stored.
+
+        The ids of the calls that it makes: of a queue one, of a topic one for each function that has it. A second message
+        with the `idempotency_key` to the same queue, within a day, is the first one.
+        """
+        published = publication(to, delay, idempotency_key)
+        self._make_ready()
+        return self.send_publish(published, values.encode(message, "message"), True).result()
 
     def result(self, call_id: str, timeout: Optional[Duration] = None) -> Any:
         """Wait for the end of a durable call: its result, or what it failed with in the end, as from `call`.
@@ -96,9 +125,11 @@ class Client(Connection):
         """Wait for all; their results in order."""
         return _calls.gather(*futures, return_exceptions=return_exceptions)
 
-    def map(self, function: str, /, *iterables: Iterable[Any], in_flight: int = _calls.IN_FLIGHT) -> Iterator[Any]:
-        """Call `module.function` for each item; results in order, at most `in_flight` under way."""
-        return self.function(function).map(*iterables, in_flight=in_flight)
+    def map(
+        self, function: str, /, *iterables: Iterable[Any], in_flight: int = _map.IN_FLIGHT, ordered: bool = True
+    ) -> Iterator[Any]:
+        """Call `module.function` for each item; results in order unless told otherwise, at most `in_flight` under way."""
+        return self.function(function).map(*iterables, in_flight=in_flight, ordered=ordered)
 
     def close(self) -> None:
         """Leave the daemon. Calls under way fail with `Cancelled`."""

@@ -14,7 +14,7 @@ import zmq
 from . import _messages as messages
 from . import _monitor
 from . import _values as values
-from ._calls import Acceptance, Future, Target
+from ._calls import Acceptance, Future, Publication, Target
 from ._durations import Duration, pause_ms
 from ._errors import BourseError, Cancelled, Disconnected, NoNode, TooLarge, error_of
 
@@ -69,6 +69,18 @@ class Connection:
         call.mode = messages.MODE_ASYNC if start else messages.MODE_SYNC
         kind = Acceptance if start else Future
         future: Future[Any] = kind(self, call.function, request)  # type: ignore[arg-type]
+        self._under_way[request] = future
+        self._send(message.SerializeToString(), zmq.SNDMORE)
+        self._send(payload)
+        return future
+
+    def send_publish(self, message: Any, payload: bytes, wait: bool) -> Future[list[str]]:
+        """Publish something. Once it was checked that messages can be sent."""
+        if len(payload) > self.payload_max > 0:
+            raise TooLarge(f"the message is {len(payload):,} bytes, more than the limit of {self.payload_max:,} bytes")
+        publish = message.publish
+        self._requests = publish.request = request = self._requests + 1
+        future = Publication(self, publish.queue or publish.topic, request)  # type: ignore[arg-type]
         self._under_way[request] = future
         self._send(message.SerializeToString(), zmq.SNDMORE)
         self._send(payload)

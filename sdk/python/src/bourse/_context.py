@@ -7,16 +7,26 @@ function starts see the same.
 
 from __future__ import annotations
 
+import datetime
 import types
 import uuid
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from . import _messages as messages
 from ._errors import NoNode
 
 running: Optional[Any] = None  # the worker, once this process is one and while a call runs
+
+
+class Trigger(NamedTuple):
+    """What woke a function, unless that was a call."""
+
+    kind: str  # "cron", "queue", "topic", "mail", "websocket"
+    name: str  # the cron line, the queue, the topic that was published to, the recipient, the route
+    at: Optional[datetime.datetime]  # of cron: the moment that the line means, in UTC
+    facts: Mapping[str, str]  # further ones, by name: of a WebSocket, `connection`
 
 
 class Context:
@@ -84,6 +94,30 @@ class Context:
     def values(self) -> Mapping[str, str]:
         """The pass-through context, which travels with the call and with every call that it makes."""
         return types.MappingProxyType(dict(self._read().context))
+
+    @property
+    def fence(self) -> int:
+        """Of an exclusive call: greater than that of every attempt before it that held the same key; 0 if it holds none.
+
+        Hand it to systems outside that can refuse what comes with a smaller one than they have seen: then an attempt
+        that was given up, and still runs somewhere, changes nothing there any more.
+        """
+        return int(self._read().fence)
+
+    @property
+    def step(self) -> int:
+        """How many functions have handed the call on to this one, by `tail`."""
+        return int(self._read().step)
+
+    @property
+    def trigger(self) -> Optional[Trigger]:
+        """What woke the function; `None` if that was a call."""
+        invoke = self._read()
+        if not invoke.HasField("trigger"):
+            return None
+        woken = invoke.trigger
+        at = datetime.datetime.fromtimestamp(woken.at_ms / 1000, datetime.timezone.utc) if woken.at_ms else None
+        return Trigger(woken.kind, woken.name, at, types.MappingProxyType(dict(woken.facts)))
 
     @property
     def remaining(self) -> Optional[float]:

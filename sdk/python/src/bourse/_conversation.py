@@ -21,6 +21,7 @@ from . import _context, _log
 from . import _messages as messages
 from . import _values as values
 from ._errors import BourseError, Disconnected, TooLarge, error_of, failure_of
+from ._tail import Tail
 from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -197,18 +198,28 @@ class Conversation:
         self._put(message)
 
     def _send_result(
-        self, call: bytes, attempt: int, body: bytes, failure: Any, content_type: str, http: Optional[values.Response]
+        self,
+        call: bytes,
+        attempt: int,
+        body: bytes,
+        failure: Any,
+        content_type: str = "",
+        http: Optional[values.Response] = None,
+        tail: Optional[Tail] = None,
     ) -> None:
         """A result with more than a CBOR value to it. Who holds the lock."""
         message = messages.ToNode()
         result = message.result
         result.call, result.attempt = call, attempt
         if failure is None and len(body) > self.payload_max:
-            failure = failure_of(too_large("result", len(body), self.payload_max))
+            what = "result" if tail is None else f"arguments for {tail.function}"
+            failure = failure_of(too_large(what, len(body), self.payload_max))
             body = b""
         if failure is None:
             result.content_type = content_type
             result.writes.extend(self.writes)
+            if tail is not None:
+                result.tail.function, result.tail.version = tail.function, tail.version
             if http is not None:
                 result.http.status = http.status
                 for name, value in http.headers.items():
@@ -216,7 +227,7 @@ class Conversation:
             if self.writes and message.ByteSize() > HEADER_MAX:
                 failure = failure_of(too_large("state written", message.ByteSize(), HEADER_MAX))
                 body = b""
-                for part in ("content_type", "writes", "http"):
+                for part in ("content_type", "writes", "http", "tail"):
                     result.ClearField(part)
         if failure is not None:
             result.failure.CopyFrom(failure)
@@ -285,7 +296,7 @@ class Conversation:
     def _refuse(self, item: tuple[bytes, int, bytes, bytes], failure: Any) -> None:
         """Answer a call that waits in the backlog without running it, whatever runs meanwhile."""
         writes, self.writes = self.writes, []
-        self._send_result(item[0], item[1], b"", failure, "", None)
+        self._send_result(item[0], item[1], b"", failure)
         self.writes = writes
 
     def _tell_loop(self, waiting: Any) -> None:

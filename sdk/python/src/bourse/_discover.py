@@ -12,7 +12,6 @@ import gc
 import importlib.machinery
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
@@ -232,8 +231,8 @@ def _add(loaded: Loaded, name: str, plain: Callable[..., Any], decorated: Option
     described = _describe.describe(name, plain)
     if decorated is not None:
         described.http.extend(decorated.http)
-        for option, limit in decorated.limits.items():
-            described.options[option] = json.dumps(limit)
+        for option, words in decorated.words.items():
+            described.options[option] = words
         if decorated.retry is not None:
             described.options["retry"] = decorated.retry.to_json()
     loaded.functions[name] = plain

@@ -1,6 +1,6 @@
 """What makes a Python function one of the grid's: `@function`, `@on_start`, `@on_stop`.
 
-A decorated function called directly is plain Python; `.call`, `.submit`, `.map` and `.start` go through the grid.
+A decorated function called directly is plain Python; `.call`, `.submit`, `.map`, `.start` and `.tail` go through the grid.
 Options that this version does not support are refused when the module is loaded, never ignored.
 """
 
@@ -11,9 +11,11 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, TypeVar, Union, overload
 
+from . import _options
 from ._calls import Target
 from ._durations import Duration, milliseconds
 from ._retry import Retry, RetryOptions
+from ._tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -28,7 +30,7 @@ D = TypeVar("D")  # what calling it directly returns: a coroutine for `async def
 R = TypeVar("R")  # its result
 F = TypeVar("F", bound=Callable[..., Any])
 
-OPTIONS = ("http", "name", "queue_wait", "retry", "timeout")
+OPTIONS = tuple(sorted(("http", "name", "queue_wait", "retry", "timeout", *_options.OPTIONS)))
 
 served: dict[str, str] = {}  # Python's name of a module -> its name on the grid, where they differ
 
@@ -49,18 +51,20 @@ class Function(Target[R], Generic[P, D, R]):
         queue_wait: Optional[Duration] = None,
         retry: Union[bool, int, RetryOptions, None] = None,
         name: Optional[str] = None,
+        **others: Any,
     ) -> None:
         super().__init__("")
         functools.update_wrapper(self, plain)
         self.plain = plain
         self.http = http
         self.name = name or plain.__name__
-        # What the node reads: the limits of every call. Those of one call stand in its message.
-        self.limits = {
-            option: f"{milliseconds(limit)}ms"
+        # What the node reads, as JSON: the limits of every call (those of one call stand in its message), and the others.
+        self.words = {
+            option: f'"{milliseconds(limit)}ms"'
             for option, limit in (("timeout", timeout), ("queue_wait", queue_wait))
             if limit is not None
         }
+        self.words.update(_options.words(others, plain))
         self.retry = None if retry is None or retry is False else Retry(retry)
 
     if TYPE_CHECKING:
@@ -80,6 +84,9 @@ class Function(Target[R], Generic[P, D, R]):
         python_name = self.plain.__module__
         return f"{served.get(python_name) or python_name.partition('.')[0]}.{self.name}"
 
+    def tail(self, *args: Any, **kwargs: Any) -> Any:
+        return Tail(self.target_name, args, kwargs, plain=self.plain)
+
     def message(self) -> Any:
         call = self._message.call
         if not call.function:
@@ -98,6 +105,13 @@ def function(
     timeout: Optional[Duration] = None,
     queue_wait: Optional[Duration] = None,
     retry: Union[bool, int, RetryOptions, None] = None,
+    exclusive: Optional[str] = None,
+    unique: Optional[_options.Unique] = None,
+    cron: Optional[_options.Cron] = None,
+    queue: Optional[_options.Names] = None,
+    topic: Optional[_options.Names] = None,
+    mail: Optional[_options.Names] = None,
+    websocket: Optional[_options.WebSocket] = None,
     name: Optional[str] = None,
 ) -> Callable[[Callable[P, R]], Function[P, R, R]]: ...
 def function(plain: Any = None, /, **options: Any) -> Any:
@@ -114,6 +128,16 @@ def function(plain: Any = None, /, **options: Any) -> Any:
     The pause doubles with each failure. `only`: what is tried again, where the function raises something; `never`: what is
     not. Classes stand for those derived from them, as far as these are there once the module is loaded. A name is one as in
     a traceback, or its last part. Calls from within other functions are tried again with these, unless made by `start`.
+
+    `exclusive`: a key made of arguments, "{account}": of calls with the same key one runs at a time, in the order in which
+    they came, on the whole grid.
+
+    `unique`: such a key, or {"key": "{order}", "window": "1h"}: calls are durable, and within the window (a day; "running":
+    until it has ended) a second call with the key is the first one, and gets its id or its result.
+
+    What else calls the function: `cron`: a line "*/5 * * * *", or {"line": …, "zone": "Europe/Berlin", "missed": …}.
+    `queue`, `topic`: what `emit` and `Client.publish` send there, as the only argument. `mail`: addresses. `websocket`:
+    a path, "/chat/{room}". `context.trigger` says which it was. docs/options.md has the details of all options.
     """
     _check(options)
     if plain is None:

@@ -148,6 +148,13 @@ class Lane(Worker):
         finally:
             self._only_listen = False
 
+    def send_publish(self, message: Any, payload: bytes, wait: bool) -> Future[list[str]]:
+        self._only_listen = True
+        try:
+            return super().send_publish(message, payload, wait)
+        finally:
+            self._only_listen = False
+
     def ask(self, message: Any, part: Any) -> tuple[Any, bytes]:
         self._only_listen = True  # reading state gives no slot back, so nothing else runs meanwhile
         try:

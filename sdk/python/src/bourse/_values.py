@@ -32,6 +32,8 @@ DEPTH_MAX = 64  # how deep a refused value is searched for its reason
 
 EMPTY_ARGUMENTS = _dumps([[], {}])
 
+REFUSED: dict[type, str] = {}  # what can't be sent though it is ours, and what to do instead
+
 
 class Response:
     """A result that says how it is answered over HTTP.
@@ -163,6 +165,8 @@ def _refuse(value: Any, where: str, depth: int = 0) -> None:
             inner = _convert(value)
         except Exception:
             kind = type(value)
+            if kind in REFUSED:
+                raise TypeError(f"{where} {REFUSED[kind]}") from None
             name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
             raise TypeError(f"{where} is of type {name}, which can't be sent") from None
         _refuse(inner, where, depth + 1)

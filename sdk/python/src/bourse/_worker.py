@@ -29,6 +29,7 @@ from . import _messages as messages
 from . import _values as values
 from ._asking import Asking
 from ._errors import BadArguments, Cancelled, Interrupted, failure_of
+from ._tail import Tail
 
 EXIT_FAILED = 1  # the module does not load, or `on_start` failed
 EXIT_REFUSED = 2  # the node refused this worker
@@ -37,7 +38,7 @@ EXIT_REFUSED = 2  # the node refused this worker
 OUTGOING_USES = 1024
 
 _MORE = zmq.SNDMORE
-_SPECIAL = frozenset((bytes, values.Response))  # results that are not simply CBOR
+_SPECIAL = frozenset((bytes, values.Response, Tail))  # results that are not simply CBOR
 
 
 class _EndsHere:
@@ -137,6 +138,7 @@ class Worker(Asking):
         failure = None
         content_type = ""
         http = None
+        tail = None
         watchdog = self._watchdog
         self.run_number = run = self.run_number + 1
         self.arrived = monotonic()
@@ -159,6 +161,8 @@ class Worker(Asking):
                 if type(value) in _SPECIAL:
                     if type(value) is bytes:
                         body, content_type = value, values.BYTES
+                    elif type(value) is Tail:
+                        body, tail = value.encode(), value
                     else:
                         body, content_type = values.encode_response(value)
                         http = value
@@ -177,7 +181,8 @@ class Worker(Asking):
             watchdog.alarm.ring()
         if self._lines:
             self._flush_log()
-        if failure is None and http is None and not content_type and not self.writes and len(body) <= self.payload_max:
+        plain = http is None and tail is None and not content_type
+        if failure is None and plain and not self.writes and len(body) <= self.payload_max:
             self.results = sequence = self.results + 1
             if not sequence % OUTGOING_USES:
                 self._outgoing = messages.ToNode()
@@ -190,7 +195,7 @@ class Worker(Asking):
             self._send(body)
             self.unacknowledged.append((sequence, header, body))
         else:
-            self._send_result(call, attempt, b"" if failure is not None else body, failure, content_type, http)
+            self._send_result(call, attempt, b"" if failure is not None else body, failure, content_type, http, tail)
         if self.waiting:
             self._fail_waiting(Cancelled("the call that made this one has ended"))
 
