@@ -305,6 +305,8 @@ impl Node {
             key: None,
             tail: None,
             durable: None,
+            is_list: false,
+            riders: Vec::new(),
             emitted: Vec::new(),
             emitted_bytes: 0,
             depth,

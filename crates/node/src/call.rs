@@ -12,6 +12,7 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bourse_wire::v1;
 use bytes::Bytes;
 
+use crate::batch::Rider;
 use crate::message::{Origin, ProcessId, Success};
 use crate::tail::Tail;
 
@@ -72,6 +73,9 @@ pub(crate) struct Call {
     pub tail: Option<Tail>,
     /// Of a durable call: how long this attempt may run, and what a result is recorded with.
     pub durable: Option<Durable>,
+    /// It is called with a list: of its own argument, and those of the durable calls that are run together with it.
+    pub is_list: bool,
+    pub riders: Vec<Rider>,
     /// Durable calls that this attempt has made: they are accepted together with what it changes.
     pub emitted: Vec<NewCall>,
     pub emitted_bytes: usize,
@@ -144,6 +148,8 @@ impl Call {
             attempts_before: record.attempts_before,
             key: KeyName::of(&record),
             tail: None,
+            is_list: false,
+            riders: Vec::new(),
             durable: Some(Durable { timeout, record }),
             emitted: Vec::new(),
             emitted_bytes: 0,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{Debounce, KeyTemplate, Retry, Throttle, Unique};
+use bourse_wire::options::{Batch, Debounce, KeyTemplate, Retry, Throttle, Unique};
 use bourse_wire::v1;
 
 /// See the module.
@@ -21,12 +21,15 @@ pub(crate) struct Function {
     pub throttle: Option<Throttle>,
     /// Its calls are durable, and of those that follow each other quickly only the last one is run.
     pub debounce: Option<Debounce>,
+    /// Its calls are durable, and run several at a time.
+    pub batch: Option<Batch>,
     /// How long it runs, smoothed; `None` until it has been seen.
     pub run_time: Option<Duration>,
 }
 
 /// The options that there are.
-const OPTIONS: [&str; 7] = ["timeout", "queue_wait", "retry", "exclusive", "unique", "throttle", "debounce"];
+const OPTIONS: [&str; 8] =
+    ["timeout", "queue_wait", "retry", "exclusive", "unique", "throttle", "debounce", "batch"];
 
 impl Function {
     /// How much the last run weighs in the smoothed run time: 1 in 8.
@@ -38,10 +41,17 @@ impl Function {
         for (option, json) in &description.options {
             function.set(description, option, json)?;
         }
+        if function.batch.is_some() && function.exclusive.is_some() {
+            return Err(Code::ModuleFailed
+                .because(format!("function {} is both `batch` and `exclusive`", description.name))
+                .hint("a list has calls with different keys: leave one of the options out"));
+        }
         if function.unique.is_some() && function.debounce.is_some() {
             return Err(Code::ModuleFailed
                 .because(format!("function {} is both `unique` and `debounce`", description.name))
-                .hint("leave one of them out: with `unique` the first call counts, with `debounce` the last"));
+                .hint(
+                    "leave one of them out: with `unique` the first call counts, with `debounce` the last",
+                ));
         }
         Ok(function)
     }
@@ -73,8 +83,13 @@ impl Function {
                 let hint = "write it as \"10/s\", or {\"rate\": \"10/s\", \"burst\": 5, \"key\": \"{user}\"}";
                 self.throttle = Some(Throttle::from_json(json, &of.parameters).map_err(wrong(hint))?);
             }
+            "batch" => {
+                let hint = "write it as 100, or {\"max\": 100, \"wait\": \"50ms\"}";
+                self.batch = Some(Batch::from_json(json).map_err(wrong(hint))?);
+            }
             "debounce" => {
-                let hint = "write it as \"5s\", or {\"wait\": \"5s\", \"max\": \"1m\", \"key\": \"{document}\"}";
+                let hint =
+                    "write it as \"5s\", or {\"wait\": \"5s\", \"max\": \"1m\", \"key\": \"{document}\"}";
                 self.debounce = Some(Debounce::from_json(json, &of.parameters).map_err(wrong(hint))?);
             }
             _ => return Err(unknown_option(option, &format!("function {}", of.name))),

@@ -503,6 +503,7 @@ impl Node {
             }
             self.put_back_work(now, id, std::time::Duration::ZERO);
         }
+        self.clear_rooms(now);
         for (origin, call) in std::mem::take(&mut self.door) {
             self.accepting_bytes -= self.accepting.remove(&origin).unwrap_or_default();
             self.on_call(now, origin, call);

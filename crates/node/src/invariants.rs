@@ -23,6 +23,7 @@ impl Node {
         assert!(self.watchers.is_empty() && self.watched.is_empty(), "those who wait for ends are left");
         assert!(self.accepting.is_empty() && self.accepting_bytes == 0, "calls on their way are left");
         assert!(self.asked.is_empty(), "questions to the partitions are left");
+        assert!(self.rooms.is_empty(), "calls that wait for others to make a list are left");
         assert!(self.door.is_empty() && self.unkeyed.is_empty(), "calls of unknown functions are left");
         assert!(self.slots_taken == 0 && self.resumable.is_empty(), "slots are left");
         for (process, i) in &self.instances {

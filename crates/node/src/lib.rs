@@ -25,6 +25,7 @@
 //! | `state` | the way between functions and the partitions |
 //! | `work` | durable calls: accepted, drawn, tried again, ended |
 //! | `keys` | exclusive keys, which calls wait for, and unique ones, which make them one |
+//! | `batch` | durable calls that are run several at a time |
 //! | `throttle` | how often a function is run |
 //! | `tail` | calls that go on as calls of other functions |
 //!
@@ -32,6 +33,7 @@
 //! hold between any two inputs.
 
 mod accept;
+mod batch;
 mod call;
 mod config;
 mod deploy;
@@ -114,6 +116,7 @@ pub struct Node {
     /// Durable calls of modules that are being loaded.
     door: Vec<(Origin, NewCall)>,
     throttles: throttle::Throttles,
+    rooms: batch::Rooms,
     /// Calls that were queued before their functions were known.
     unkeyed: BTreeSet<CallId>,
     timers: Timers,
@@ -159,6 +162,7 @@ impl Node {
             accepting_bytes: 0,
             door: Vec::new(),
             throttles: throttle::Throttles::default(),
+            rooms: batch::Rooms::new(),
             unkeyed: BTreeSet::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
@@ -208,6 +212,7 @@ impl Node {
                 Timer::Scale(module) => self.on_scale_due(now, &module),
                 Timer::Template(process) => self.on_template_due(now, process),
                 Timer::Caller(origin) => self.on_caller_due(origin),
+                Timer::Batches => self.on_batches_due(now),
                 Timer::Drain => self.on_drain_due(now),
             }
         }

@@ -111,6 +111,11 @@ impl Node {
                         .because(format!("the {what} {verb} {has} bytes, at most {most} are allowed")),
                 )
             }
+            (None, Some(_)) if self.calls[&id].is_list => Some(
+                Code::BadState
+                    .because("a function that takes lists hands nothing on")
+                    .hint("start calls of the next function instead"),
+            ),
             (None, next) => {
                 let admitted = next.map(|next| self.admit_tail(next)).transpose();
                 admitted.map(|next| tail = next).and_then(|()| self.write(id, result.writes)).err()
@@ -130,6 +135,18 @@ impl Node {
             return;
         }
         let success = Success { payload, content_type: result.content_type, http: result.http };
+        let success = match self.calls[&id].is_list {
+            false => success,
+            true => match self.split_result(id, success) {
+                Ok(success) => success,
+                Err(failure) => {
+                    self.durable.abandon(layer);
+                    self.conclude(now, id, Err(failure));
+                    self.forget(id);
+                    return;
+                }
+            },
+        };
         let call = self.calls.get_mut(&id).expect("it was there above");
         call.phase = Phase::Committing { result: success, ran };
         call.tail.clone_from(&tail);
@@ -212,6 +229,10 @@ impl Node {
         if call.is_work() {
             let (lane, attempt) = (call.function.module().to_owned(), call.attempt.0);
             self.durable.renumber(&lane, id, attempt);
+            for rider in &mut call.riders {
+                rider.attempt += 1;
+                self.durable.renumber(&lane, rider.id, rider.attempt);
+            }
         }
         self.renew_fence(id);
     }

@@ -117,7 +117,10 @@ mod tests {
         let throttle = Throttle { interval: Duration::from_millis(100), burst: 2, key: None };
         let of = || ("m.f".to_owned(), String::new());
         let mut turn = |at| throttles.take(ms(at), &throttle, of());
-        assert_eq!([turn(1_000), turn(1_000), turn(1_000), turn(1_010)], [ms(1_000), ms(1_000), ms(1_100), ms(1_200)]);
+        assert_eq!(
+            [turn(1_000), turn(1_000), turn(1_000), turn(1_010)],
+            [ms(1_000), ms(1_000), ms(1_100), ms(1_200)]
+        );
         assert_eq!([turn(9_000), turn(9_000), turn(9_000)], [ms(9_000), ms(9_000), ms(9_100)]);
     }
 }

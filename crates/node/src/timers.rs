@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     /// Who waits for a durable call has waited long enough.
     Caller(Origin),
     /// The time for draining is over.
+    /// Lists that wait for more calls.
+    Batches,
     Drain,
 }
 
@@ -79,7 +81,7 @@ impl Timers {
         assert_eq!(self.due.len(), self.at.len(), "each timer has one time");
         for timer in self.at.keys() {
             let known = match timer {
-                Timer::Call(_) | Timer::Caller(_) | Timer::Drain => false,
+                Timer::Call(_) | Timer::Caller(_) | Timer::Batches | Timer::Drain => false,
                 Timer::Instance(process) => instances.contains(process),
                 Timer::Template(process) => templates.contains(process),
                 Timer::Scale(_) => true,

@@ -19,14 +19,15 @@ use bourse_durable as durable;
 use bourse_durable::mutant::{self, Mutant};
 use bourse_durable::work::retry::{self, Decision};
 use bourse_durable::work::{IDEMPOTENCY_KEY_BYTES_MAX, Next, Taken};
-use bourse_durable::{Finish, Finished};
+use bourse_durable::{Finish, Finished, LayerId};
 use bourse_wire::failure::Code;
-use bourse_wire::id::{CallId, FunctionName};
+use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::record::v1 as record;
 use bourse_wire::record::v1::ended::Status;
 use bourse_wire::time::{DURATION_MAX, Mono, Now, millis};
 use bourse_wire::v1;
 
+use crate::batch::Rider;
 use crate::call::{Call, Phase};
 use crate::keys::CallKeys;
 use crate::message::{Event, Mode, NewCall, Origin, Success};
@@ -74,7 +75,7 @@ impl Node {
         call.mode == Mode::Async
             || !call.idempotency_key.is_empty()
             || self.function_of(&call.function).is_some_and(|f| {
-                f.retry.is_some() || f.unique.is_some() || f.debounce.is_some()
+                f.retry.is_some() || f.unique.is_some() || f.debounce.is_some() || f.batch.is_some()
             })
     }
 
@@ -284,14 +285,28 @@ impl Node {
             self.durable.put_back(now, function.module(), id, PAUSE);
             return;
         }
-        if let Some(pause) = self.throttled(now, id, &function, &record.arguments) {
-            // It keeps its key, but nothing is busy with it.
-            if let Some(name) = durable::work::KeyName::of(&record) {
-                self.durable.unlock(&name, id);
-            }
-            self.durable.put_back(now, function.module(), id, pause);
+        let batch = self.function_of(&function).and_then(|f| f.batch.clone());
+        let taken = Taken { call: id, attempt, redelivered, fence, record };
+        if let Some(batch) = batch {
+            return self.join_batch(now, taken, &function, &batch);
+        }
+        if let Some(pause) = self.throttled(now, id, &function, &taken.record.arguments) {
+            self.durable.give_back(now, function.module(), id, pause);
             return;
         }
+        self.run_attempt(now, taken, &function, None);
+    }
+
+    /// Runs a call, or a list of calls: then with these arguments, and the others of the list.
+    pub(crate) fn run_attempt(
+        &mut self,
+        now: Now,
+        taken: Taken,
+        function: &FunctionName,
+        list: Option<(bytes::Bytes, Vec<Rider>)>,
+    ) {
+        let Taken { call: id, attempt, redelivered, fence, record } = taken;
+        let function = function.clone();
         let limit = Some(Duration::from_millis(record.timeout_ms)).filter(|t| !t.is_zero());
         let timeout = limit.or_else(|| self.function_of(&function).and_then(|f| f.timeout));
         let order = self.next_order;
@@ -300,6 +315,9 @@ impl Node {
         let mut call =
             Call::durable((id, place, order), function, attempt, redelivered, timeout, Box::new(record), now);
         call.fence = fence;
+        if let Some((arguments, riders)) = list {
+            (call.is_list, call.payload, call.riders) = (true, arguments, riders);
+        }
         self.by_origin.insert(Origin::Work(id), id);
         let (function, version) = (call.function.clone(), call.version.clone());
         self.calls.insert(id, call);
@@ -341,21 +359,50 @@ impl Node {
     /// An attempt has ended. What it changed has been committed with its result, or dropped.
     pub(crate) fn on_attempt_over(&mut self, now: Now, id: CallId, result: Result<Success, v1::Failure>) {
         match result {
-            Ok(success) => self.tell_result(id, &Ok(success)),
-            Err(failure) => self.settle_failure(now, id, failure),
+            Ok(success) => {
+                let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+                for rider in std::mem::take(&mut call.riders) {
+                    let own = Success { payload: rider.result, ..success.clone() };
+                    self.tell_result(rider.id, &Ok(own));
+                }
+                self.tell_result(id, &Ok(success));
+            }
+            Err(failure) => self.settle_failures(now, id, failure),
         }
     }
 
-    /// Decides what follows from a failed attempt, and has it written.
-    fn settle_failure(&mut self, now: Now, id: CallId, failure: v1::Failure) {
-        let call = &self.calls[&id];
-        let function = call.function.clone();
-        let lane = function.module().to_owned();
-        let details = call.durable.as_ref().expect("an attempt of a durable call has its record");
-        let before = &details.record;
-        let policy = self.function_of(&function).and_then(|f| f.retry.clone()).unwrap_or_default();
+    /// What follows from a failed attempt, for each call that was run by it.
+    fn settle_failures(&mut self, now: Now, id: CallId, failure: v1::Failure) {
+        let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        let riders = std::mem::take(&mut call.riders);
         let attempt = call.attempt.0;
-        let layer = call.layer();
+        let record =
+            call.durable.as_ref().expect("an attempt of a durable call has its record").record.clone();
+        let module = call.function.module().to_owned();
+        for rider in riders {
+            match failure.kind() {
+                // Not this one was.
+                Code::Cancelled => self.durable.put_back(now, &module, rider.id, Duration::ZERO),
+                _ => self.settle_failure(now, rider.id, (rider.attempt, &rider.record), failure.clone()),
+            }
+        }
+        self.settle_failure(now, id, (attempt, &record), failure);
+    }
+
+    /// Decides what follows from a failed attempt, and has it written.
+    fn settle_failure(
+        &mut self,
+        now: Now,
+        id: CallId,
+        (attempt, before): (u32, &record::Call),
+        failure: v1::Failure,
+    ) {
+        let Ok(function) = before.function.parse::<FunctionName>() else {
+            unreachable!("only calls of functions are accepted")
+        };
+        let lane = function.module().to_owned();
+        let policy = self.function_of(&function).and_then(|f| f.retry.clone()).unwrap_or_default();
+        let layer = LayerId { call: id, attempt: Attempt(attempt) };
         let chance = self.entropy.upto(u64::MAX - 1);
         let tries = attempt.saturating_sub(before.attempts_before);
         let decision = match failure.kind() {
@@ -371,7 +418,7 @@ impl Node {
                 pause_ms: millis(after).max(1),
                 incarnation: self.incarnation.0,
                 last_failure: Some(failure.clone()),
-                ..(**before).clone()
+                ..before.clone()
             })
         };
         let (next, event) = match decision {
@@ -383,14 +430,14 @@ impl Node {
             }
             Decision::Dead => {
                 let call = record(before.failures + 1, Duration::ZERO);
-                let mut ended = self.ended(now, id, Status::Dead);
+                let mut ended = ended(now, before, attempt, Status::Dead);
                 ended.failure = Some(failure.clone());
                 ended.call = Some(*call);
                 let event = Event::DeadLettered { call: id, function, attempt, failure: failure.clone() };
                 (Next::Ended(Box::new(ended)), Some(event))
             }
             Decision::Discard => {
-                let mut ended = self.ended(now, id, Status::Cancelled);
+                let mut ended = ended(now, before, attempt, Status::Cancelled);
                 ended.failure = Some(failure.clone());
                 (Next::Ended(Box::new(ended)), None)
             }
@@ -433,8 +480,9 @@ impl Node {
 
     /// Has the result of a durable call written, together with what the attempt has changed.
     pub(crate) fn settle_result(&mut self, now: Now, id: CallId) -> Finish {
-        let mut ended = self.ended(now, id, Status::Done);
         let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        let record = &call.durable.as_ref().expect("a durable call has its record").record;
+        let mut ended = ended(now, record, call.attempt.0, Status::Done);
         let Phase::Committing { result, .. } = &call.phase else {
             unreachable!("a result is being committed")
         };
@@ -442,39 +490,31 @@ impl Node {
         ended.content_type.clone_from(&result.content_type);
         ended.http.clone_from(&result.http);
         call.deadline = Mono::MAX; // What is decided takes the time it takes.
+        let others = call.riders.iter().map(|rider| {
+            let own = self::ended(now, &rider.record, rider.attempt, Status::Done);
+            let content_type = ended.content_type.clone();
+            (rider.id, record::Ended { result: rider.result.clone(), content_type, ..own })
+        });
+        let others: Vec<_> = others.collect();
         let (layer, emitted) = (call.layer(), std::mem::take(&mut call.emitted));
         let ticket = durable::Ticket(self.next_ticket);
-        let finish = self.durable.settle(now, Some(layer), id, Next::Ended(Box::new(ended)), emitted, ticket);
+        let next = (id, Next::Ended(Box::new(ended)));
+        let finish = self.durable.settle_all(now, Some(layer), next, others, emitted, ticket);
         if matches!(finish, Finish::Later) {
             self.ask(Asked::Finish(id));
         }
         finish
     }
 
-    fn ended(&self, now: Now, id: CallId, status: Status) -> record::Ended {
-        let call = &self.calls[&id];
-        let record = &call.durable.as_ref().expect("a durable call has its record").record;
-        record::Ended {
-            status: status.into(),
-            function: record.function.clone(),
-            accepted_ms: record.accepted_ms,
-            ended_ms: now.wall.0,
-            attempts: call.attempt.0.saturating_sub(record.attempts_before),
-            idempotency_key: record.idempotency_key.clone(),
-            exclusive_key: record.exclusive_key.clone(),
-            exclusive_module: record.exclusive_module.clone(),
-            step: record.step,
-            ..Default::default()
-        }
-    }
-
     /// It is not known whether a call has ended: it will be run again if not, and nobody here has it any more.
     pub(crate) fn lose_sight(&mut self, id: CallId, why: &str) {
         let call = self.calls.get_mut(&id).expect("the caller has looked it up");
         call.origin = None;
+        let riders = std::mem::take(&mut call.riders);
         self.by_origin.remove(&Origin::Work(id));
         self.forget(id);
         self.tell_unknown(id, why);
+        riders.iter().for_each(|rider| self.tell_unknown(rider.id, why));
     }
 
     /// A durable call that has not started goes back to its lane.
@@ -482,9 +522,26 @@ impl Node {
         let call = self.calls.get_mut(&id).expect("the caller has looked it up");
         let lane = call.function.module().to_owned();
         call.origin = None;
+        let riders = std::mem::take(&mut call.riders);
         self.by_origin.remove(&Origin::Work(id));
         self.forget(id);
         self.durable.put_back(now, &lane, id, pause);
+        riders.iter().for_each(|rider| self.durable.put_back(now, &lane, rider.id, pause));
+    }
+}
+
+fn ended(now: Now, record: &record::Call, attempt: u32, status: Status) -> record::Ended {
+    record::Ended {
+        status: status.into(),
+        function: record.function.clone(),
+        accepted_ms: record.accepted_ms,
+        ended_ms: now.wall.0,
+        attempts: attempt.saturating_sub(record.attempts_before),
+        idempotency_key: record.idempotency_key.clone(),
+        exclusive_key: record.exclusive_key.clone(),
+        exclusive_module: record.exclusive_module.clone(),
+        step: record.step,
+        ..Default::default()
     }
 }
 

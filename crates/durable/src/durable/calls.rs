@@ -88,13 +88,44 @@ impl Durable {
         emitted: Vec<NewCall>,
         ticket: Ticket,
     ) -> Finish {
+        self.settle_all(now, layer, (call, next), Vec::new(), emitted, ticket)
+    }
+
+    /// The same of a call with others that were run together with it, and have ended with it.
+    pub fn settle_all(
+        &mut self,
+        now: Now,
+        layer: Option<LayerId>,
+        (call, next): (CallId, Next),
+        others: Vec<(CallId, record::Ended)>,
+        emitted: Vec<NewCall>,
+        ticket: Ticket,
+    ) -> Finish {
         self.tell_time(now);
         let layer = layer.and_then(|layer| self.end(layer));
         if layer.as_ref().is_some_and(|layer| layer.gone) {
             return Finish::Now(Finished::Lost);
         }
         assert!(layer.as_ref().is_none_or(|l| l.below.is_none()), "a durable call has no ancestors");
-        self.commit_settle(layer, call, next, emitted, Told::Finished(ticket))
+        self.commit_settle(layer, (call, next), others, emitted, Told::Finished(ticket))
+    }
+
+    /// What [`Self::take`] would give.
+    pub fn peek(&self, lane: &str) -> Option<(CallId, &record::Call)> {
+        let lane = self.work.lanes.get(lane)?;
+        Some((lane.head()?, lane.head_record()?))
+    }
+
+    /// A taken call is not run, and that was no attempt: it waits again.
+    pub fn give_back(&mut self, now: Now, lane: &str, call: CallId, pause: Duration) {
+        let entry = self.work.lanes.get_mut(lane).and_then(|lane| lane.taken_mut(call));
+        if let Some(entry) = entry {
+            entry.tries = entry.tries.saturating_sub(1);
+            if let Some(name) = KeyName::of(&entry.record) {
+                self.unlock(&name, call);
+            }
+        }
+        self.put_back(now, lane, call, pause);
     }
 
     /// A taken call is not run now: it waits again.
@@ -163,8 +194,8 @@ impl Durable {
     pub(super) fn commit_settle(
         &mut self,
         layer: Option<Layer>,
-        call: CallId,
-        next: Next,
+        (call, next): (CallId, Next),
+        others: Vec<(CallId, record::Ended)>,
         emitted: Vec<NewCall>,
         told: Told,
     ) -> Finish {
@@ -184,6 +215,7 @@ impl Durable {
             Next::Tail(record) => pieces.push(Piece::tail(call, (**record).clone())),
             Next::Ended(ended) => pieces.push(Piece::end(call, (**ended).clone())),
         }
+        pieces.extend(others.into_iter().map(|(call, ended)| Piece::end(call, ended)));
         pieces.extend(layer.emits.drain(..).chain(emitted).map(Piece::accept));
         let job = |at, pieces| Job::Settle { lane, call, next, at, pieces, told };
         self.commit_pieces(layer, pieces, job)

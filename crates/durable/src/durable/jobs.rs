@@ -362,7 +362,8 @@ impl Durable {
     /// Nobody knows whether a commit with pieces of work has landed: the calls that would be at home there are looked
     /// for, once that is known.
     fn doubt_pieces(&mut self, pieces: Vec<Piece>, at: PartitionId, of: Option<(String, CallId)>) {
-        let here = pieces.iter().filter(|piece| piece.is_at_home(at) && piece.is_accept());
+        // What ends is in memory, wherever its home is.
+        let here = pieces.iter().filter(|piece| !piece.is_accept() || piece.is_at_home(at));
         let here: Vec<_> = here.map(|piece| (piece.lane().to_owned(), piece.call)).collect();
         self.never_arrive(&pieces, at);
         self.begin_doubt(at, of.into_iter().chain(here));

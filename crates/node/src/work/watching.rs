@@ -208,6 +208,7 @@ impl Node {
 
     pub(super) fn cancel_work(&mut self, now: Now, ticket: Ticket, id: CallId) {
         let why = Code::Cancelled.because("it was cancelled by request");
+        self.leave_room(now, id);
         if self.by_origin.contains_key(&Origin::Work(id)) && !self.is_committing(id) {
             self.watch_call(id, Watcher::Ticket(ticket), Mono::MAX);
             self.abort(now, id, why);

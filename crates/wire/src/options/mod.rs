@@ -1,5 +1,6 @@
 //! Options of functions that have a shape of their own, as their modules describe them: JSON.
 
+mod batch;
 mod key;
 mod pace;
 mod retry;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+pub use batch::Batch;
 pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
 pub use pace::{Debounce, Throttle};
 pub use retry::Retry;

@@ -45,7 +45,9 @@ impl Throttle {
                 for (name, value) in &object {
                     match (name.as_str(), value) {
                         ("rate", Json::String(text)) => rate = Some(interval(text)?),
-                        ("rate", _) => return Err(format!("`rate` = {value} is not a text such as \"10/s\"")),
+                        ("rate", _) => {
+                            return Err(format!("`rate` = {value} is not a text such as \"10/s\""));
+                        }
                         ("burst", _) => burst = burst_of(value)?,
                         ("key", _) => key = Some(template(value, parameters)?),
                         _ => return Err(unknown(name, &Self::KEYS)),
@@ -105,7 +107,8 @@ fn interval(rate: &str) -> Result<Duration, String> {
     let (runs, time) = rate.split_once('/').ok_or_else(bad)?;
     let runs: u32 = runs.trim().parse().ok().filter(|runs| *runs > 0).ok_or_else(bad)?;
     let time = time.trim();
-    let time = if time.starts_with(|c: char| c.is_ascii_digit()) { time.to_owned() } else { format!("1{time}") };
+    let time =
+        if time.starts_with(|c: char| c.is_ascii_digit()) { time.to_owned() } else { format!("1{time}") };
     let time = crate::time::parse_duration(&time).ok_or_else(bad)?;
     Some(time / runs).filter(|interval| !interval.is_zero()).ok_or_else(bad)
 }

@@ -107,6 +107,9 @@ def function(
     retry: Union[bool, int, RetryOptions, None] = None,
     exclusive: Optional[str] = None,
     unique: Optional[_options.Unique] = None,
+    throttle: Optional[_options.Throttle] = None,
+    debounce: Optional[_options.Debounce] = None,
+    batch: Optional[_options.Batch] = None,
     cron: Optional[_options.Cron] = None,
     queue: Optional[_options.Names] = None,
     topic: Optional[_options.Names] = None,
@@ -134,6 +137,10 @@ def function(plain: Any = None, /, **options: Any) -> Any:
 
     `unique`: such a key, or {"key": "{order}", "window": "1h"}: calls are durable, and within the window (a day; "running":
     until it has ended) a second call with the key is the first one, and gets its id or its result.
+
+    How often it is run: `throttle`: "10/s", or {"rate": …, "burst": 5, "key": "{user}"}. `debounce`: "5s", or {"wait": …,
+    "max": "1m", "key": …}: of calls that follow each other more quickly only the last one is run. `batch`: 100, or {"max":
+    100, "wait": "50ms"}: it is called with a list of what several calls were made with.
 
     What else calls the function: `cron`: a line "*/5 * * * *", or {"line": …, "zone": "Europe/Berlin", "missed": …}.
     `queue`, `topic`: what `emit` and `Client.publish` send there, as the only argument. `mail`: addresses. `websocket`:

@@ -1,6 +1,6 @@
 """Options of `@function` that say which calls are one, which wait for each other, and what else wakes a function.
 
-`exclusive`, `unique`, `cron`, `queue`, `topic`, `mail`, `websocket`. Each is checked where the function is decorated, so
+`exclusive`, `unique`, `throttle`, `debounce`, `batch`, `cron`, `queue`, `topic`, `mail`, `websocket`. Each is checked where the function is decorated, so
 that an obvious mistake is an error of the module with a line of Python to it, and put in the node's words. What else there
 is to say about a value (does the zone exist, is the line one that ever comes) the node says. docs/options.md has them all.
 """
@@ -33,6 +33,38 @@ class UniqueOptions(_UniqueKey, total=False):
     window: Duration
 
 
+class _Rate(TypedDict):
+    rate: str
+
+
+class ThrottleOptions(_Rate, total=False):
+    """The long form of `throttle`."""
+
+    burst: int
+    key: str
+
+
+class _Wait(TypedDict):
+    wait: Duration
+
+
+class DebounceOptions(_Wait, total=False):
+    """The long form of `debounce`."""
+
+    max: Duration
+    key: str
+
+
+class _Max(TypedDict):
+    max: int
+
+
+class BatchOptions(_Max, total=False):
+    """The long form of `batch`."""
+
+    wait: Duration
+
+
 class _CronLine(TypedDict):
     line: str
 
@@ -55,6 +87,9 @@ class WebSocketOptions(_WebSocketPath, total=False):
 
 
 Unique = Union[str, UniqueOptions]
+Throttle = Union[str, ThrottleOptions]
+Debounce = Union[Duration, DebounceOptions]
+Batch = Union[int, BatchOptions]
 Cron = Union[str, CronOptions, Sequence[Union[str, CronOptions]]]
 Names = Union[str, Sequence[str]]
 WebSocket = Union[str, WebSocketOptions]
@@ -93,6 +128,39 @@ def _unique(given: Any, plain: Callable[..., Any]) -> Any:
             told["window"] = f"{milliseconds(window)}ms"
         except ValueError as error:
             raise ValueError(f"'window' = {error}, or {RUNNING!r}, until the call has ended") from None
+    return told
+
+
+def _throttle(given: Any, plain: Callable[..., Any]) -> Any:
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError('write a rate, "10/s", or {"rate": "10/s", "burst": 5, "key": "{user}"}')
+    return _keyed(_checked(given, ("rate", "burst", "key"), needed="rate"), plain)
+
+
+def _debounce(given: Any, plain: Callable[..., Any]) -> Any:
+    told = dict(given) if isinstance(given, Mapping) else {"wait": given}
+    told = _keyed(_checked(told, ("wait", "max", "key"), needed="wait"), plain)
+    return {key: value if key == "key" else f"{milliseconds(value)}ms" for key, value in told.items()}
+
+
+def _batch(given: Any, _plain: Callable[..., Any]) -> Any:
+    told = dict(given) if isinstance(given, Mapping) else {"max": given}
+    told = _checked(told, ("max", "wait"), needed="max")
+    most = told["max"]
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise ValueError(f"{most!r} is not a number of calls, 1 or more")
+    if "wait" in told:
+        told["wait"] = f"{milliseconds(told['wait'])}ms"
+    return told
+
+
+def _keyed(told: dict[str, Any], plain: Callable[..., Any]) -> dict[str, Any]:
+    if "key" in told:
+        if not isinstance(told["key"], str):
+            raise ValueError(f"'key' = {told['key']!r} is not a text")
+        told["key"] = _key(told["key"], plain)
     return told
 
 
@@ -190,6 +258,9 @@ def _parameters(plain: Callable[..., Any]) -> Optional[list[str]]:
 _READERS: dict[str, Callable[[Any, Callable[..., Any]], Any]] = {
     "exclusive": _exclusive,
     "unique": _unique,
+    "throttle": _throttle,
+    "debounce": _debounce,
+    "batch": _batch,
     "cron": _cron,
     "queue": _names,
     "topic": _names,

@@ -155,9 +155,13 @@ impl Durable {
                     ..*ended
                 };
                 let told = Told::Seen(ticket);
-                if let Finish::Now(finished) =
-                    self.commit_settle(None, call, Next::Ended(Box::new(ended)), Vec::new(), told)
-                {
+                if let Finish::Now(finished) = self.commit_settle(
+                    None,
+                    (call, Next::Ended(Box::new(ended))),
+                    Vec::new(),
+                    Vec::new(),
+                    told,
+                ) {
                     self.tell(told, call, finished);
                 }
             }
