@@ -1,7 +1,7 @@
 //! Options of functions that have a shape of their own, as their modules describe them: JSON.
 
 mod key;
-mod pace;
+mod mail;
 mod retry;
 mod unique;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
-pub use pace::{Debounce, Throttle};
+pub use mail::{MAIL_PATTERN_BYTES_MAX, MAIL_PATTERNS_MAX, MailPattern};
 pub use retry::Retry;
 pub use unique::{Unique, Window};
 
