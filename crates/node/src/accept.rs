@@ -91,14 +91,22 @@ impl Node {
                 self.accept_durable(now, origin, call, keys, Some(parent.ancestors[0].call));
                 None
             }
+            Ok(_) if let Some(failure) = self.too_often(now, &call) => {
+                self.refuse_call(origin, call, failure);
+                None
+            }
             Ok(keys) => Some(self.enqueue(now, origin, call, parent, keys)),
             Err(failure) => {
-                let function = call.function;
-                self.event(Event::CallRefused { function, failure: failure.clone() });
-                self.answer(origin, Answer { call: None, result: Err(failure) });
+                self.refuse_call(origin, call, failure);
                 None
             }
         }
+    }
+
+    fn refuse_call(&mut self, origin: Origin, call: NewCall, failure: v1::Failure) {
+        let function = call.function;
+        self.event(Event::CallRefused { function, failure: failure.clone() });
+        self.answer(origin, Answer { call: None, result: Err(failure) });
     }
 
     /// Whether there is such a function, and room for one more call of it.

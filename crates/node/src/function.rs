@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{KeyTemplate, MailPattern, Retry, Unique};
+use bourse_wire::options::{Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique};
 use bourse_wire::v1;
 
 /// See the module.
@@ -17,12 +17,16 @@ pub(crate) struct Function {
     pub exclusive: Option<KeyTemplate>,
     /// Its calls are durable, and a second one with the same key is the first one.
     pub unique: Option<Unique>,
+    /// How often it is run at most.
+    pub throttle: Option<Throttle>,
+    /// Its calls are durable, and of those that follow each other quickly only the last one is run.
+    pub debounce: Option<Debounce>,
     /// How long it runs, smoothed; `None` until it has been seen.
     pub run_time: Option<Duration>,
 }
 
 /// The options that there are.
-const OPTIONS: [&str; 6] = ["timeout", "queue_wait", "retry", "exclusive", "unique", "mail"];
+const OPTIONS: [&str; 8] = ["timeout", "queue_wait", "retry", "exclusive", "unique", "throttle", "debounce", "mail"];
 
 impl Function {
     /// How much the last run weighs in the smoothed run time: 1 in 8.
@@ -33,6 +37,11 @@ impl Function {
         let mut function = Self::default();
         for (option, json) in &description.options {
             function.set(description, option, json)?;
+        }
+        if function.unique.is_some() && function.debounce.is_some() {
+            return Err(Code::ModuleFailed
+                .because(format!("function {} is both `unique` and `debounce`", description.name))
+                .hint("leave one of them out: with `unique` the first call counts, with `debounce` the last"));
         }
         Ok(function)
     }
@@ -64,6 +73,14 @@ impl Function {
             "mail" => {
                 let hint = "write it as \"orders@example.com\", \"orders@*\", \"*@example.com\" or \"*\"";
                 MailPattern::from_json(json).map_err(wrong(hint))?;
+            }
+            "throttle" => {
+                let hint = "write it as \"10/s\", or {\"rate\": \"10/s\", \"burst\": 5, \"key\": \"{user}\"}";
+                self.throttle = Some(Throttle::from_json(json, &of.parameters).map_err(wrong(hint))?);
+            }
+            "debounce" => {
+                let hint = "write it as \"5s\", or {\"wait\": \"5s\", \"max\": \"1m\", \"key\": \"{document}\"}";
+                self.debounce = Some(Debounce::from_json(json, &of.parameters).map_err(wrong(hint))?);
             }
             _ => return Err(unknown_option(option, &format!("function {}", of.name))),
         }

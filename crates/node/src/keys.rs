@@ -49,13 +49,15 @@ impl Node {
     /// The keys of a call, as far as its function is known.
     pub(crate) fn keys_of(&self, call: &NewCall) -> Result<CallKeys, v1::Failure> {
         let Some(function) = self.function_of(&call.function) else { return Ok(CallKeys::default()) };
-        if function.exclusive.is_none() && function.unique.is_none() {
+        let named = function.unique.is_some() || function.debounce.is_some();
+        if function.exclusive.is_none() && !named {
             return Ok(CallKeys::default());
         }
         let name = &call.function;
-        if function.unique.is_some() && !call.idempotency_key.is_empty() {
+        if named && !call.idempotency_key.is_empty() {
+            let option = if function.unique.is_some() { "unique" } else { "debounce" };
             return Err(Code::BadRequest
-                .because(format!("{name} names its own key, by `unique`: it takes no idempotency key"))
+                .because(format!("{name} names its own key, by `{option}`: it takes no idempotency key"))
                 .hint("leave the idempotency key out: calls with the same arguments are one"));
         }
         let arguments = read(&call.payload)?;
@@ -65,7 +67,13 @@ impl Node {
                 unique.key.of(&arguments).map_err(|e| Code::BadArguments.because(format!("{name}: {e}")))?;
             Ok::<_, v1::Failure>((key, unique.window))
         });
-        Ok(CallKeys { exclusive: exclusive.transpose()?, unique: unique.transpose()? })
+        let debounced = function.debounce.as_ref().map(|debounce| {
+            let key = debounce.key.as_ref().map_or(Ok("all".to_owned()), |key| key.of(&arguments));
+            let key = key.map_err(|e| Code::BadArguments.because(format!("{name}: {e}")))?;
+            Ok::<_, v1::Failure>((key, Window::UntilRun))
+        });
+        let unique = unique.or(debounced).transpose()?;
+        Ok(CallKeys { exclusive: exclusive.transpose()?, unique })
     }
 
     /// A call waits for its exclusive key.

@@ -25,6 +25,7 @@
 //! | `state` | the way between functions and the partitions |
 //! | `work` | durable calls: accepted, drawn, tried again, ended |
 //! | `keys` | exclusive keys, which calls wait for, and unique ones, which make them one |
+//! | `throttle` | how often a function is run |
 //! | `tail` | calls that go on as calls of other functions |
 //!
 //! What a stranger sends can be refused, never reach an assertion. [`Node::check_invariants`] states what must
@@ -49,6 +50,7 @@ mod peers;
 mod routing;
 mod state;
 mod tail;
+mod throttle;
 mod timers;
 mod work;
 
@@ -111,6 +113,7 @@ pub struct Node {
     accepting_bytes: usize,
     /// Durable calls of modules that are being loaded.
     door: Vec<(Origin, NewCall)>,
+    throttles: throttle::Throttles,
     /// Calls that were queued before their functions were known.
     unkeyed: BTreeSet<CallId>,
     timers: Timers,
@@ -155,6 +158,7 @@ impl Node {
             accepting: BTreeMap::new(),
             accepting_bytes: 0,
             door: Vec::new(),
+            throttles: throttle::Throttles::default(),
             unkeyed: BTreeSet::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),

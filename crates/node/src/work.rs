@@ -73,7 +73,9 @@ impl Node {
     pub(crate) fn is_durable(&self, call: &NewCall) -> bool {
         call.mode == Mode::Async
             || !call.idempotency_key.is_empty()
-            || self.function_of(&call.function).is_some_and(|f| f.retry.is_some() || f.unique.is_some())
+            || self.function_of(&call.function).is_some_and(|f| {
+                f.retry.is_some() || f.unique.is_some() || f.debounce.is_some()
+            })
     }
 
     /// Accepts a call from outside, or one that its caller (`by`) waits for and may share with others: it is answered when
@@ -166,7 +168,9 @@ impl Node {
         let mut context = caller.map(|c| c.context.clone()).unwrap_or_default();
         context.extend(call.context);
         let inherited = caller.map(|c| c.traceparent.clone()).unwrap_or_default();
-        let delay = call.delay.map(millis).filter(|ms| *ms > 0);
+        let debounce = self.function_of(&call.function).and_then(|f| f.debounce.as_ref());
+        let debounce_max_ms = debounce.and_then(|d| d.max).map_or(0, millis);
+        let delay = debounce.map(|d| d.wait).or(call.delay).map(millis).filter(|ms| *ms > 0);
         let record = record::Call {
             function: call.function.as_str().to_owned(),
             version: call.version,
@@ -185,6 +189,7 @@ impl Node {
             due_ms: delay.map_or(0, |delay| now.wall.0.saturating_add(delay)),
             pause_ms: delay.unwrap_or_default(),
             delayed: delay.is_some(),
+            debounce_max_ms,
             ..Default::default()
         };
         durable::work::NewCall { call: id, record }
@@ -277,6 +282,14 @@ impl Node {
         if self.calls.contains_key(&id) {
             // The attempt before is being ended.
             self.durable.put_back(now, function.module(), id, PAUSE);
+            return;
+        }
+        if let Some(pause) = self.throttled(now, id, &function, &record.arguments) {
+            // It keeps its key, but nothing is busy with it.
+            if let Some(name) = durable::work::KeyName::of(&record) {
+                self.durable.unlock(&name, id);
+            }
+            self.durable.put_back(now, function.module(), id, pause);
             return;
         }
         let limit = Some(Duration::from_millis(record.timeout_ms)).filter(|t| !t.is_zero());

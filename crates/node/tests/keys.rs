@@ -468,3 +468,66 @@ fn a_delayed_call_waits_and_holds_no_key_meanwhile() {
     assert_eq!(w.look(id), "done x");
     w.node.check_quiet();
 }
+
+// ------------------------------------------------------------ how often
+
+#[test]
+fn of_calls_that_follow_each_other_quickly_the_last_one_is_run() {
+    let (module, begun) = exclusive(1);
+    let module = module.option("f", "exclusive", r#""all""#).option("f", "debounce", "\"1s\"");
+    let mut w = world().deploy(module);
+    let tickets: Vec<_> = (0..5).map(|n| (n, w.run(400).start("m.f", &format!("({n})"))).1).collect();
+    w.run(900);
+    assert!(begun.borrow().is_empty(), "it has not been quiet for a second");
+    w.restart();
+    w.run(1_000);
+    assert_eq!(*begun.borrow(), ["(4)"]);
+    let ids: Vec<_> = tickets.iter().map(|ticket| w.id(*ticket)).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "they are one call");
+    assert_eq!(w.look(ids[0]), "done x");
+    // After that, it is another one; and one that is waited for is answered by it.
+    let waits = w.call_with("m.f", "(9)", |_| {});
+    w.run(1_500);
+    assert_eq!((w.code(waits), begun.borrow().len()), ("ok", 2));
+    w.node.check_quiet();
+}
+
+#[test]
+fn what_never_gets_quiet_is_run_all_the_same() {
+    let (module, begun) = exclusive(1);
+    let module = Module { options: Default::default(), ..module };
+    let module = module.option("f", "debounce", r#"{"wait": "1s", "max": "3s", "key": "{key}"}"#);
+    let mut w = world().deploy(module);
+    for _ in 0..20 {
+        w.start("m.f", "(k)");
+        w.run(500);
+    }
+    w.run(3_000);
+    assert!((3..=4).contains(&begun.borrow().len()), "{:?}", begun.borrow());
+    w.node.check_quiet();
+}
+
+#[test]
+fn a_throttled_function_is_run_at_its_pace() {
+    let (module, begun) = exclusive(1);
+    let module = Module { options: Default::default(), ..module };
+    let module = module.option("f", "throttle", "\"10/s\"");
+    let mut w = world().deploy(module);
+    let tickets: Vec<_> = (0..30).map(|n| w.start("m.f", &format!("({n})"))).collect();
+    w.run(1_050);
+    let so_far = begun.borrow().len();
+    assert!((10..=12).contains(&so_far), "{so_far} in a second");
+    let refused = w.call_with("m.f", "(x)", |_| {});
+    w.run(10);
+    assert_eq!(w.code(refused), "no_capacity");
+    w.run(3_000);
+    assert_eq!(begun.borrow().len(), 30);
+    for ticket in tickets {
+        let id = w.id(ticket);
+        assert_eq!(w.look(id), "done x");
+    }
+    let now = w.call_with("m.f", "(x)", |_| {});
+    w.run(100);
+    assert_eq!(w.code(now), "ok");
+    w.node.check_quiet();
+}

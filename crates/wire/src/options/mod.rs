@@ -2,6 +2,7 @@
 
 mod key;
 mod mail;
+mod pace;
 mod retry;
 mod unique;
 
@@ -10,7 +11,8 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
-pub use mail::{MAIL_PATTERN_BYTES_MAX, MAIL_PATTERNS_MAX, MailPattern};
+pub use mail::MailPattern;
+pub use pace::{Debounce, Throttle};
 pub use retry::Retry;
 pub use unique::{Unique, Window};
 

@@ -25,11 +25,15 @@ pub enum Window {
     For(Duration),
     /// Until the call has ended.
     UntilEnded,
+    /// Until the call is first run. Until then a further one takes its place.
+    UntilRun,
 }
 
 impl Window {
     /// As stored: `Call.unique_ms`.
     pub const UNTIL_ENDED_MS: u64 = u64::MAX;
+    /// The same.
+    pub const UNTIL_RUN_MS: u64 = u64::MAX - 1;
 
     /// For the store.
     pub fn to_ms(self) -> u64 {
@@ -37,6 +41,7 @@ impl Window {
             Self::Kept => 0,
             Self::For(window) => crate::time::millis(window).max(1),
             Self::UntilEnded => Self::UNTIL_ENDED_MS,
+            Self::UntilRun => Self::UNTIL_RUN_MS,
         }
     }
 }
