@@ -11,6 +11,7 @@ mod http;
 mod input;
 mod instances;
 mod reload;
+mod smtp;
 mod sorting;
 mod store;
 mod support;

@@ -1,4 +1,4 @@
-//! What a stranger can send: frames on the worker socket, CBOR, route patterns, frames of a template.
+//! What a stranger can send: frames on the worker socket, CBOR, route patterns, mail, frames of a template.
 
 use std::time::Duration;
 
@@ -73,6 +73,52 @@ fn route_patterns() {
     check(valid.to_vec(), |bytes| {
         let _ = bourse_gateway::pattern::Pattern::parse(&String::from_utf8_lossy(&bytes));
     });
+}
+
+/// Whole conversations in SMTP, cut into pieces; what is taken as a mail is read.
+#[test]
+fn smtp_conversations() {
+    use bourse_gateway::smtp::{Action, Delivery, Session, Settings, Verdict, mail_arguments};
+    let settings = std::sync::Arc::new(Settings {
+        hostname: "here".into(),
+        bytes_max: 4_096,
+        recipients_max: 3,
+        starttls: true,
+    });
+    let hello = "EHLO me\r\nMAIL FROM:<a@b> SIZE=9 SMTPUTF8\r\nRCPT TO:<\"c d\"@[::1]>\r\nDATA\r\n";
+    let plain = "From: =?utf-8?q?=C3=BC?= <a@b>\r\nTo: g: c@d;\r\nDate: Fri, 1 Jan 2027 10:00:00 +0100\r\n\r\n..t\r\n.\r\n";
+    let parts = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html; charset=x\r\n\r\n<p>\r\n--b\r\n\
+        Content-Disposition: attachment; filename*=utf-8''a\r\nContent-Transfer-Encoding: base64\r\n\r\nAA==\r\n--b--\r\n.\r\nQUIT\r\n";
+    let valid = [plain, parts].map(|mail| [hello, mail].concat().into_bytes());
+    bolero::check!().with_test_time(TEST_TIME).with_type::<(u8, Recipe)>().for_each(
+        move |(piece, recipe): &(u8, Recipe)| {
+            let mut session = Session::new(settings.clone());
+            for bytes in broken(&valid, recipe).chunks(usize::from(*piece) + 1) {
+                session.feed(bytes);
+                while let Some(action) = session.poll() {
+                    match action {
+                        Action::Recipient(address) => {
+                            // What it says is an address reads as the same one.
+                            let text = address.to_string();
+                            assert_eq!(bourse_gateway::smtp::Address::parse(&text), Ok(address));
+                            session.recipient(Verdict::Taken);
+                        }
+                        Action::Deliver(mail) => {
+                            let ends = mail.data.is_empty() || mail.data.ends_with(b"\r\n");
+                            assert!(ends && mail.data.len() <= 4_096 && !mail.data.contains(&0));
+                            let bare = |pair: &[u8]| (pair[0] == b'\r') != (pair[1] == b'\n');
+                            assert!(!mail.data.windows(2).any(bare), "lines end with CR LF");
+                            let _ = mail_arguments(&mail);
+                            session.delivered(Delivery::Done("accepted".into()));
+                        }
+                        Action::StartTls => session.secured(),
+                        Action::Close => {}
+                    }
+                }
+                assert!(session.take_output().is_ascii());
+            }
+        },
+    );
 }
 
 #[test]

@@ -205,7 +205,8 @@ impl Daemon {
             assert!(start.elapsed() < START_PATIENCE, "the daemon is not ready:\n{}", self.log());
             std::thread::sleep(super::LOOK);
         };
-        let address = address.trim().strip_prefix("http://").expect("an address").parse();
+        let address =
+            address.lines().next().unwrap_or_default().strip_prefix("http://").expect("an address").parse();
         let mut address: std::net::SocketAddr = address.expect("an address");
         if address.ip().is_unspecified() {
             address.set_ip([127, 0, 0, 1].into());

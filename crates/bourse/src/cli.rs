@@ -139,6 +139,7 @@ a second one does not.
 Examples:
   bourse up functions
   bourse up functions --dev --http 127.0.0.1:0 --ready-file /tmp/address
+  bourse up functions --smtp 127.0.0.1:7025
   bourse up functions --set idle=1m --set instances_max=4
   BOURSE_TOKEN=secret bourse up functions --http 0.0.0.0:80")]
 struct Up {
@@ -146,7 +147,7 @@ struct Up {
     folder: PathBuf,
     #[command(flatten)]
     settings: SettingFlags,
-    /// When ready, write the HTTP address into this file
+    /// When ready, write the HTTP address into this file, and in a second line that for mail
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Log a line of JSON per event; the same as --set log_format=json
@@ -163,6 +164,9 @@ struct SettingFlags {
     /// Address that serves HTTP; port 0 picks a free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// Address that takes mail for functions, such as 127.0.0.1:7025; port 0 picks a free one [default: off]
+    #[arg(long, value_name = "ADDR")]
+    smtp: Option<String>,
     /// Where state is kept: sqlite or memory [default: sqlite]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
@@ -191,6 +195,7 @@ impl SettingFlags {
         let named = [
             ("data", &self.data),
             ("http", &self.http),
+            ("smtp", &self.smtp),
             ("store", &self.store),
             ("token", &self.token),
             ("python", &self.python),

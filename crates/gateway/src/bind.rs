@@ -93,6 +93,13 @@ pub(crate) fn bind(signature: &Signature, input: Input) -> Result<Bytes, v1::Fai
     binding.finish()
 }
 
+/// The encoded arguments, of values that are encoded already, by the names of the parameters that get them.
+pub(crate) fn named(signature: &Signature, values: Vec<(&str, Bytes)>) -> Result<Bytes, v1::Failure> {
+    let mut binding = Binding::new(signature);
+    values.into_iter().for_each(|(name, value)| binding.named(name, value));
+    binding.finish()
+}
+
 impl Signature {
     /// Whether a parameter wants what [`Input`] calls its `headers` or `request`.
     pub(crate) fn wants(&self, name: &str) -> bool {

@@ -28,9 +28,26 @@ impl Budget {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { left: AtomicUsize::new(bytes_max) }
     }
+
+    /// A part of it, with nothing in it.
+    pub(crate) fn share(&self) -> Share<'_> {
+        Share { budget: self, bytes: 0 }
+    }
 }
 
 impl Share<'_> {
+    /// Grows or shrinks it to so many bytes.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), v1::Failure> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.budget.left.fetch_add(self.bytes - bytes, Ordering::Relaxed);
+                self.bytes = bytes;
+                Ok(())
+            }
+        }
+    }
+
     fn grow(&mut self, bytes: usize) -> Result<(), v1::Failure> {
         let take = |left: usize| left.checked_sub(bytes);
         if self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
@@ -63,7 +80,7 @@ pub(crate) async fn read<'b>(
     if body.is_end_stream() && first.len() <= bytes_max {
         return Ok((first, None));
     }
-    let mut share = Share { budget, bytes: 0 };
+    let mut share = budget.share();
     let mut all = BytesMut::with_capacity((declared as usize + first.len()).min(TRUST_BYTES_MAX));
     let mut piece = Some(first);
     while let Some(bytes) = piece {

@@ -208,6 +208,7 @@ impl Exchange<'_> {
             asynchronous: terms.asynchronous,
             idempotency_key: terms.idempotency_key,
             delay: terms.delay,
+            trigger: None,
         };
         let ticket = Ticket(shared.tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, answered) = oneshot::channel();
@@ -341,6 +342,8 @@ fn is_passed_through(success: &Success) -> bool {
     !success.content_type.is_empty() && success.content_type != "application/cbor"
 }
 
-async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, v1::Failure> {
+pub(crate) async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, v1::Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Code::Internal.because("a conversion was given up"))
 }

@@ -33,6 +33,7 @@
 //! | `gateway`, `exchange`, `reply` | what connections share; one request from its head to its answer |
 //! | `body`, `uri` | bounded bodies, strict percent-encoding |
 //! | [`serve`], `pulse` | sockets: accept, time out, drain |
+//! | [`smtp`] | mail |
 
 mod answer;
 mod bind;
@@ -53,6 +54,7 @@ mod reply;
 pub mod routes;
 pub mod serve;
 mod signature;
+pub mod smtp;
 pub mod standing;
 mod terms;
 mod trace;
@@ -96,6 +98,8 @@ pub struct Call {
     pub idempotency_key: String,
     /// It is not run before that.
     pub delay: Option<Duration>,
+    /// What wakes the function, unless that is a call.
+    pub trigger: Option<Box<v1::Trigger>>,
 }
 
 /// Names a call between the gateway and the daemon. Counts up from 1.

@@ -13,6 +13,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 pub use metrics_exporter_prometheus::PrometheusHandle as Scrape;
 
+use crate::smtp;
+
 /// Requests answered, by `route` (see [`Class`]), `function` (empty where none was reached) and `status` (2xx…).
 pub const REQUESTS: &str = "bourse_http_requests_total";
 /// Seconds from a request's head to its answer's head, by `route` and `function`.
@@ -61,6 +63,8 @@ pub fn install() -> Result<Scrape, BuildError> {
     describe_counter!(BYTES_IN, "Bytes of request bodies read");
     describe_counter!(BYTES_OUT, "Bytes of answers' bodies");
     describe_counter!(ABANDONED, "Calls whose client went away before the answer");
+    describe_counter!(smtp::MAILS, "Mails whose data came");
+    describe_gauge!(smtp::CONNECTIONS, "Open connections for mail");
     Ok(scrape)
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bourse_wire::id::FunctionName;
+use bourse_wire::options::MailPattern;
 use bourse_wire::v1;
 use bytes::Bytes;
 use http::Method;
@@ -16,6 +17,7 @@ use http::Method;
 use crate::metrics::Meter;
 use crate::pattern::{self, Pattern, Segment};
 use crate::signature::Signature;
+use crate::smtp::mailboxes::Mailboxes;
 use crate::uri;
 
 /// The most routes in one table.
@@ -61,6 +63,14 @@ pub enum RouteConflict {
         /// The name.
         parameter: String,
     },
+    /// A function that takes mail, but not what a mail is.
+    #[error("{function} cannot be called with a mail: {reason}")]
+    Mail {
+        /// Which.
+        function: String,
+        /// Why not.
+        reason: String,
+    },
     /// A route from the configuration for a function that is not there.
     #[error("the route {text:?} is for {function}, which is not deployed")]
     Unknown {
@@ -95,6 +105,7 @@ pub struct Routes {
     functions: BTreeMap<String, Arc<Target>>,
     root: Node,
     list: Vec<(Pattern, Arc<Target>)>,
+    mailboxes: Mailboxes,
     openapi: OnceLock<Bytes>,
     /// Why modules that are there serve nothing.
     failures: BTreeMap<String, v1::Failure>,
@@ -151,6 +162,7 @@ impl Routes {
         let mut routes = Self::default();
         let mut left_out = Vec::new();
         let mut wanted: Vec<(Option<&str>, String, Arc<Target>)> = Vec::new();
+        let mut mail: Vec<(&str, MailPattern, Arc<Target>)> = Vec::new();
         for module in deployed.iter().map(|d| &d.module) {
             let mut leave_out = |why| left_out.push(LeftOut { module: Some(module.name.clone()), why });
             for function in &module.functions {
@@ -171,6 +183,12 @@ impl Routes {
                 });
                 let its = function.http.iter();
                 wanted.extend(its.map(|route| (Some(&*module.name), route.clone(), Arc::clone(&target))));
+                match Mailboxes::wanted(function) {
+                    Ok(patterns) => {
+                        mail.extend(patterns.into_iter().map(|p| (&*module.name, p, Arc::clone(&target))))
+                    }
+                    Err(reason) => leave_out(RouteConflict::Mail { function: text.clone(), reason }),
+                }
                 routes.functions.insert(text, target);
             }
         }
@@ -198,13 +216,22 @@ impl Routes {
                 left_out.push(LeftOut { module: module.map(str::to_owned), why });
             }
         }
+        mail.sort_by_key(|(module, pattern, _)| {
+            !held.contains(&(Mailboxes::text(pattern), (*module).to_owned()))
+        });
+        for (module, pattern, target) in mail {
+            if let Err(why) = routes.mailboxes.add(pattern, &target) {
+                left_out.push(LeftOut { module: Some(module.to_owned()), why });
+            }
+        }
         (routes, left_out)
     }
 
     /// Which module has which route.
     pub fn held(&self) -> Held {
-        let held = self.list.iter();
-        held.map(|(pattern, target)| (pattern.to_string(), target.name.module().to_owned())).collect()
+        let http = self.list.iter().map(|(pattern, target)| (pattern.to_string(), target));
+        let mail = self.mailboxes.iter().map(|(pattern, target)| (Mailboxes::text(pattern), target));
+        http.chain(mail).map(|(text, target)| (text, target.name.module().to_owned())).collect()
     }
 
     fn add(&mut self, text: &str, target: Arc<Target>) -> Result<(), RouteConflict> {
@@ -254,6 +281,16 @@ impl Routes {
     /// A function by its full name.
     pub(crate) fn function(&self, name: &str) -> Option<&Arc<Target>> {
         self.functions.get(name)
+    }
+
+    /// Who takes which mail.
+    pub(crate) fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
+    /// Whether a module that is there serves nothing: what it would take, nobody knows.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        !self.failures.is_empty()
     }
 
     /// All functions, by name.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -23,14 +23,14 @@ use crate::pulse::{Felt, Pulse};
 use crate::{Gateway, Limits};
 
 /// Connections that wait in the kernel to be accepted.
-const BACKLOG: u32 = 1024;
+pub(crate) const BACKLOG: u32 = 1024;
 
 /// hyper's buffer for one connection, at most.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// How long accepting pauses when the process is out of descriptors or memory: they come back by themselves, and
 /// the waiting connection would make the next try fail at once.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is read and thrown away of a body that nobody wanted, so that closing does not reset the connection before
 /// the client has read its answer.
@@ -210,7 +210,7 @@ impl Connection {
 }
 
 /// Closes a connection in order.
-async fn close(mut stream: TcpStream, linger: bool) {
+pub(crate) async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, linger: bool) {
     let linger = async {
         // Each of these may fail where the client has gone: then there is nothing left to do.
         if stream.shutdown().await.is_err() || !linger {

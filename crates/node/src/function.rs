@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{Batch, Debounce, KeyTemplate, Retry, Throttle, Unique};
+use bourse_wire::options::{Batch, Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique};
 use bourse_wire::v1;
 
 /// See the module.
@@ -28,8 +28,17 @@ pub(crate) struct Function {
 }
 
 /// The options that there are.
-const OPTIONS: [&str; 8] =
-    ["timeout", "queue_wait", "retry", "exclusive", "unique", "throttle", "debounce", "batch"];
+const OPTIONS: &[&str] = &[
+    "timeout",
+    "queue_wait",
+    "retry",
+    "exclusive",
+    "unique",
+    "throttle",
+    "debounce",
+    "batch",
+    "mail",
+];
 
 impl Function {
     /// How much the last run weighs in the smoothed run time: 1 in 8.
@@ -78,6 +87,11 @@ impl Function {
             "unique" => {
                 let hint = "write it as \"{order}\", or {\"key\": \"{order}\", \"window\": \"1h\"}";
                 self.unique = Some(Unique::from_json(json, &of.parameters).map_err(wrong(hint))?);
+            }
+            // Who takes which mail is the gateway's to know.
+            "mail" => {
+                let hint = "write it as \"orders@example.com\", \"orders@*\", \"*@example.com\" or \"*\"";
+                MailPattern::from_json(json).map_err(wrong(hint))?;
             }
             "throttle" => {
                 let hint = "write it as \"10/s\", or {\"rate\": \"10/s\", \"burst\": 5, \"key\": \"{user}\"}";

@@ -110,6 +110,26 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "loopback address at which workers and clients may connect by tcp, beside the socket file",
     ),
+    daemon(
+        "smtp",
+        Shape::Address,
+        "",
+        "address that takes mail for functions, such as 127.0.0.1:7025; port 0 picks a free one; off if not set",
+    ),
+    daemon(
+        "smtp_open",
+        Shape::Flag,
+        "false",
+        "mail may come from other machines: whoever reaches the port wakes functions; needed to take mail beyond loopback",
+    ),
+    daemon("smtp_bytes_max", Shape::Size, "10MiB", "largest mail"),
+    daemon(
+        "smtp_cert",
+        Shape::Text,
+        "",
+        "file with the certificate that STARTTLS shows, and its chain, in PEM",
+    ),
+    daemon("smtp_key", Shape::Text, "", "file with the key of that certificate, in PEM"),
     live(
         "running",
         Shape::Count,
@@ -171,8 +191,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of which zero would mean that nothing runs.
-pub(crate) const ABOVE_ZERO: &[&str] =
-    &["running", "instances", "ping", "startup", "payload", "timeout", "queue", "instances_max"];
+pub(crate) const ABOVE_ZERO: &[&str] = &[
+    "running",
+    "instances",
+    "ping",
+    "startup",
+    "payload",
+    "timeout",
+    "queue",
+    "instances_max",
+    "smtp_bytes_max",
+];
 
 /// Variables that are no settings: where commands look for a daemon, what instances and `python -m bourse` are told.
 const OTHER_VARIABLES: &[&str] = &[

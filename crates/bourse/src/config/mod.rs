@@ -3,6 +3,7 @@
 //! Whatever is given and not known is refused, with the nearest name that is.
 
 mod known;
+mod mail;
 mod resolve;
 mod schema;
 mod value;

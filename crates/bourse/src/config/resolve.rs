@@ -50,6 +50,14 @@ pub(crate) enum Error {
     )]
     Exposed { address: String },
     #[error(
+        "smtp = {address:?} can be reached from other machines, and nothing tells who may send mail\n  hint: if functions are to be woken by whoever sends mail, say smtp_open = true; else listen on 127.0.0.1"
+    )]
+    OpenMail { address: String },
+    #[error(
+        "smtp_cert and smtp_key belong together, and one of them is not set\n  hint: leave out both to take mail without TLS"
+    )]
+    HalfTls,
+    #[error(
         "{place}: [module] belongs into the bourse.toml of a module's own folder\n  hint: in that of the served folder, write [modules.NAME]"
     )]
     ModuleOfFolder { place: String },
@@ -265,7 +273,7 @@ impl Config {
         if !http.ip().is_loopback() && self.text("token").is_empty() {
             return Err(Error::Exposed { address: http.to_string() });
         }
-        Ok(())
+        self.check_mail()
     }
 
     /// Takes the settings of one module, from wherever its scan found them.

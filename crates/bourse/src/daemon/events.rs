@@ -10,6 +10,7 @@ use bourse_gateway::pattern::Pattern;
 use bourse_node::{Event, Level, ModuleView};
 use bourse_wire::failure::Code;
 use bourse_wire::id::FunctionName;
+use bourse_wire::options::MailPattern;
 use bourse_wire::v1;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -98,7 +99,10 @@ pub(super) fn ready(
                 Pattern::parse(route)
                     .is_ok_and(|pattern| held.contains(&(pattern.to_string(), module.name.clone())))
             };
-            let routes: Vec<&str> = f.http.iter().filter(is_held).map(String::as_str).collect();
+            let mail = f.options.get("mail").and_then(|json| MailPattern::from_json(json).ok());
+            let mail = mail.into_iter().flatten().map(|pattern| format!("MAIL {pattern}"));
+            let mail = mail.filter(|mail| held.contains(&(mail.clone(), module.name.clone())));
+            let routes: Vec<String> = f.http.iter().filter(is_held).cloned().chain(mail).collect();
             let routes = if routes.is_empty() {
                 format!("POST /v1/call/{}.{}", module.name, f.name)
             } else {
@@ -107,7 +111,10 @@ pub(super) fn ready(
             tracing::info!("  {}.{}  {routes}", module.name, f.name);
         }
     }
-    tracing::info!("ready: {} on {}", counted(functions), contact.http);
+    match &contact.smtp {
+        None => tracing::info!("ready: {} on {}", counted(functions), contact.http),
+        Some(smtp) => tracing::info!("ready: {} on {} and {smtp}", counted(functions), contact.http),
+    }
 }
 
 fn counted(functions: usize) -> String {

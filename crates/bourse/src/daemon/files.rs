@@ -21,6 +21,9 @@ pub(crate) struct Contact {
     pub pid: u32,
     /// The HTTP address, as a URL.
     pub http: String,
+    /// Where mail is taken, as a URL, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<String>,
     /// The worker protocol's endpoint.
     pub endpoint: String,
     /// The same by tcp, if it is served there.

@@ -10,6 +10,7 @@
 //! | `events` | logs and metrics |
 //! | `views` | what the admin interface shows, as JSON |
 //! | `files`, `logs` | the data folder |
+//! | `mail` | the socket for SMTP |
 //! | `clock` | what time it is |
 
 pub(crate) mod clock;
@@ -20,6 +21,7 @@ pub(crate) mod files;
 mod keeper;
 mod lister;
 mod logs;
+mod mail;
 mod store;
 mod views;
 
@@ -70,6 +72,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         )
     })?;
     let http = listener.local_addr();
+    let mail = mail::listen(&gateway, &config, files)?;
 
     let runtime_folder = files::runtime_folder(&data);
     let bounds = Bounds { send_frames_max: FRAMES_MAX, ..Bounds::new(HEADER_BYTES_MAX + config.payload()) };
@@ -106,6 +109,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let contact = Contact {
         pid: std::process::id(),
         http: format!("http://{http}"),
+        smtp: mail.as_ref().map(|mail| format!("smtp://{}", mail.local_addr())),
         endpoint: endpoint.to_string(),
         endpoint_tcp: endpoint_tcp.map(|e| e.to_string()),
         token_file: data.join("token"),
@@ -118,7 +122,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let node_config = config.node(cores, token.into(), http.to_string());
     let incarnation =
         Incarnation(u64::from_le_bytes(files::entropy()?[..8].try_into().expect("eight bytes")));
-    let stop_http = Arc::new(Notify::new());
+    let stop_serving = Arc::new(Notify::new());
     let mut driver = Driver {
         node: bourse_node::Node::new(node_config, incarnation, seed),
         clock,
@@ -138,12 +142,20 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         meters: events::Meters::default(),
     };
     let serving = tokio::spawn({
-        let stop = stop_http.clone();
-        async move { listener.serve(stop.notified()).await }
+        let stop = stop_serving.clone();
+        async move {
+            let mail_stop = stop.clone();
+            let mail = async move {
+                if let Some(mail) = mail {
+                    mail.serve(mail_stop.notified()).await;
+                }
+            };
+            tokio::join!(listener.serve(stop.notified()), mail)
+        }
     });
     let result = driver.run().await;
     drop(watch);
-    stop_http.notify_one();
+    stop_serving.notify_waiters();
     // Answers that were given while draining still have to leave.
     let patience = if driver.is_cut_short() { LAST_ANSWERS_CUT_SHORT } else { LAST_ANSWERS };
     let _ = tokio::time::timeout(patience, serving).await;
@@ -192,6 +204,7 @@ fn gateway_config(
 ) -> bourse_gateway::Config {
     // Trace ids are seen by strangers; what secrets are made from must not be.
     let public = blake3::derive_key("bourse 2026 trace ids", &seed);
+    let kept = FILES_KEPT + mail::connections_max(config, files);
     let word = |at: usize| u64::from_le_bytes(public[at..at + 8].try_into().expect("eight bytes"));
     bourse_gateway::Config {
         auth: match config.text("token") {
@@ -203,7 +216,7 @@ fn gateway_config(
         dev: config.flag("dev"),
         limits: Limits {
             body_bytes_max: config.payload(),
-            connections_max: Limits::default().connections_max.min(files.saturating_sub(FILES_KEPT).max(1)),
+            connections_max: Limits::default().connections_max.min(files.saturating_sub(kept).max(1)),
             ..Limits::default()
         },
         seed: [word(0), word(8)],

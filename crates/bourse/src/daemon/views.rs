@@ -3,6 +3,7 @@
 use bourse_gateway::Standing;
 use bourse_node::durable::work::Seen;
 use bourse_node::{Answer, Node};
+use bourse_wire::options::MailPattern;
 use bourse_wire::time::Now;
 use bourse_wire::v1;
 use serde_json::{Value, json};
@@ -54,7 +55,13 @@ fn function(f: &v1::Function) -> Value {
         .iter()
         .map(|p| json!({"name": p.name, "type": p.r#type, "required": p.required}))
         .collect();
-    json!({"name": f.name, "http": f.http, "doc": f.doc, "parameters": parameters, "returns": f.returns})
+    json!({"name": f.name, "http": f.http, "mail": mail(f), "doc": f.doc, "parameters": parameters, "returns": f.returns})
+}
+
+/// The recipients whose mail it takes.
+fn mail(f: &v1::Function) -> Vec<String> {
+    let patterns = f.options.get("mail").and_then(|json| MailPattern::from_json(json).ok());
+    patterns.unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 fn failure(f: &v1::Failure) -> Value {
@@ -112,6 +119,7 @@ pub(super) fn status(node: &Node, contact: &Contact, keeper: u32) -> Value {
         "keeper_pid": keeper,
         "folder": contact.folder,
         "http": contact.http,
+        "smtp": contact.smtp,
         "endpoint": contact.endpoint,
         "running": status.running,
         "running_max": status.running_max,

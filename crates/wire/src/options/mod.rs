@@ -2,6 +2,7 @@
 
 mod batch;
 mod key;
+mod mail;
 mod pace;
 mod retry;
 mod unique;
@@ -12,6 +13,7 @@ use serde_json::Value as Json;
 
 pub use batch::Batch;
 pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
+pub use mail::{MAIL_PATTERN_BYTES_MAX, MAIL_PATTERNS_MAX, MailPattern};
 pub use pace::{Debounce, Throttle};
 pub use retry::Retry;
 pub use unique::{Unique, Window};

@@ -132,8 +132,10 @@ impl Driver {
         self.gateway.set_ready(true);
         self.set_routes();
         events::ready(&self.contact, &self.state.published, &self.state.held, self.node.modules());
+        let lines = [Some(&self.contact.http), self.contact.smtp.as_ref()];
+        let lines: String = lines.into_iter().flatten().map(|line| format!("{line}\n")).collect();
         if let Some(path) = &self.ready_file
-            && let Err(error) = std::fs::write(path, format!("{}\n", self.contact.http))
+            && let Err(error) = std::fs::write(path, lines)
         {
             tracing::error!("the ready file {} cannot be written: {error}", path.display());
         }
