@@ -14,7 +14,7 @@ const CHAINS: usize = 3;
 
 /// How many blobs there are.
 fn blobs() -> usize {
-    if std::env::var_os("BOURSE_TEST_LONG").is_some() { 20_000 } else { 600 }
+    if std::env::var_os("BOURSE_TEST_LONG").is_some() { 5_000 } else { 600 }
 }
 
 /// Smaller blocks than in the example, and impatient ones.
@@ -80,12 +80,12 @@ fn every_blob_is_in_one_block_whatever_dies() {
     let daemon = blockhub().up();
     let start = Instant::now();
 
-    // 1. Visitors throw blobs in; the daemon is killed when half of them are in.
+    // 1. Visitors throw blobs in; the daemon is killed when some of them are in.
     let next = AtomicUsize::new(0);
     let client = daemon.client();
     let (mut taken, setup) = thread::scope(|scope| {
         let throwing = scope.spawn(|| throw_all(client, &next));
-        wait_for("half of them are in", || next.load(Ordering::Relaxed) >= blobs() / 2);
+        wait_for("some are in", || next.load(Ordering::Relaxed) >= 300);
         let setup = daemon.kill();
         (throwing.join().expect("visitors leave"), setup)
     });
