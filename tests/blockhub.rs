@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
-use crate::support::{Client, Daemon, Setup, wait_for};
+use crate::support::{Client, Daemon, Setup, until, wait_for};
 
 const VISITORS: usize = 8;
 const CHAINS: usize = 3;
 
 /// How many blobs there are.
 fn blobs() -> usize {
-    if std::env::var_os("BOURSE_TEST_LONG").is_some() { 20_000 } else { 600 }
+    if std::env::var_os("BOURSE_TEST_LONG").is_some() { 5_000 } else { 600 }
 }
 
 /// Smaller blocks than in the example, and impatient ones.
@@ -80,12 +80,12 @@ fn every_blob_is_in_one_block_whatever_dies() {
     let daemon = blockhub().up();
     let start = Instant::now();
 
-    // 1. Visitors throw blobs in; the daemon is killed when half of them are in.
+    // 1. Visitors throw blobs in; the daemon is killed when some of them are in.
     let next = AtomicUsize::new(0);
     let client = daemon.client();
     let (mut taken, setup) = thread::scope(|scope| {
         let throwing = scope.spawn(|| throw_all(client, &next));
-        wait_for("half of them are in", || next.load(Ordering::Relaxed) >= blobs() / 2);
+        wait_for("some are in", || next.load(Ordering::Relaxed) >= 300);
         let setup = daemon.kill();
         (throwing.join().expect("visitors leave"), setup)
     });
@@ -101,7 +101,12 @@ fn every_blob_is_in_one_block_whatever_dies() {
     // 3. Once the last blocks are sealed, each blob that was taken is in one block of its chain.
     let missing = |found: &BTreeSet<String>| expected.iter().filter(|hash| !found.contains(**hash)).count();
     let all = || (0..CHAINS).flat_map(|c| blocks(&daemon, &chain(c))).collect::<Vec<_>>();
-    wait_for("all are in blocks", || missing(&all().into_iter().collect()) == 0);
+    let mut left = usize::MAX;
+    while left > 0 {
+        left = until("more of them are in blocks", || {
+            Some(missing(&all().into_iter().collect())).filter(|missing| *missing < left)
+        });
+    }
     println!("{} blobs in blocks after {:.1?}", taken.len(), start.elapsed());
     for c in 0..CHAINS {
         let found = blocks(&daemon, &chain(c));

@@ -10,20 +10,29 @@ use crate::support::{Daemon, Setup};
 
 const WRITERS: usize = 8;
 
-/// How many children there are, and how many of them make a page.
-fn sizes() -> (u64, usize) {
-    if std::env::var_os("BOURSE_TEST_LONG").is_some() { (100_000, 1000) } else { (450, 100) }
+/// How many children there are, how many of them have no value, and how many make a page.
+fn sizes() -> (u64, u64, u64) {
+    if std::env::var_os("BOURSE_TEST_LONG").is_some() { (100_000, 97_000, 1000) } else { (450, 150, 100) }
 }
 
+/// A daemon with the children that have no value: they are only listed, a page in each commit.
 fn treedb() -> Daemon {
+    let (_, listed, page) = sizes();
     let source = include_str!("../examples/treedb/treedb.py");
     assert!(source.contains("PAGE = 1000"));
-    Setup::new(&[("treedb.py", &source.replace("PAGE = 1000", &format!("PAGE = {}", sizes().1)))]).up()
+    let source = source.replace("PAGE = 1000", &format!("PAGE = {page}"));
+    let fill = "def fill(first: int, last: int):\n    for n in range(first, last):\n        state(f'{scope(\"many\")}/child/{n:06}').set(True)\n";
+    let daemon = Setup::new(&[("treedb.py", &format!("{source}\n\n@function\n{fill}"))]).up();
+    for first in (0..listed).step_by(500) {
+        daemon.call("treedb.fill", json!([first, listed.min(first + 500)])).ok();
+    }
+    daemon
 }
 
-/// The value of a child: no two are equal, and their order is another one than that of the names.
+/// The value of a child, or nothing. No two are equal, and their order is another one than that of the names.
 fn value(child: u64) -> String {
-    format!("{:06}", child * 7919 % sizes().0)
+    let (all, listed, _) = sizes();
+    if child < listed { String::new() } else { format!("{:06}", child * 7919 % all) }
 }
 
 /// Writes these children, from many threads.
@@ -62,18 +71,16 @@ fn in_order(daemon: &Daemon) -> (Vec<String>, usize) {
 /// The names of the first so many children, in the order of their values.
 fn sorted(count: u64) -> Vec<String> {
     let mut children: Vec<u64> = (0..count).collect();
-    children.sort_by_key(|child| value(*child));
+    children.sort_by_key(|child| (value(*child), *child));
     children.into_iter().map(|child| format!("{child:06}")).collect()
 }
 
 #[test]
 fn children_are_sorted_by_one_call_at_a_time_while_others_write() {
     let daemon = treedb();
-    let (all, page) = sizes();
+    let (all, listed, page) = sizes();
     let before = all - 50;
-    let start = Instant::now();
-    write(&daemon, 0..before);
-    println!("{before} children written in {:.1?}", start.elapsed());
+    write(&daemon, listed..before);
 
     // 1. Who asks for it while it runs gets the same call; of another key, another one.
     let start = Instant::now();
@@ -86,7 +93,7 @@ fn children_are_sorted_by_one_call_at_a_time_while_others_write() {
     // 2. Writers are not held up, nor do they hold it up.
     write(&daemon, before..all);
     let result = daemon.result(&first);
-    println!("sorted in {:.1?}, {} MiB resident", start.elapsed(), daemon.resident_mib());
+    println!("{before} children sorted in {:.1?}, {} MiB resident", start.elapsed(), daemon.resident_mib());
     assert_eq!(beside.join().expect("it is answered").ok(), result);
     assert_eq!(daemon.result(&other)["children"], 0);
     let (names, _) = in_order(&daemon);
@@ -97,7 +104,7 @@ fn children_are_sorted_by_one_call_at_a_time_while_others_write() {
     let second = daemon.accept("treedb.sort", &json!({"key": "many"}));
     assert_ne!(second, first);
     let result = daemon.result(&second);
-    assert_eq!(result, json!({"order": second, "children": all, "pages": all.div_ceil(page as u64)}));
+    assert_eq!(result, json!({"order": second, "children": all, "pages": all.div_ceil(page)}));
     let (names, pages) = in_order(&daemon);
     assert_eq!(names, sorted(all));
     assert_eq!(Json::from(pages), result["pages"]);

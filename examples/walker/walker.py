@@ -95,8 +95,9 @@ def survey(chain: str, ranges: int = 4):
     if not entries:
         return {}
     bounds = [entries[len(entries) * n // ranges] for n in range(ranges)] + [""]
+    patient = walk.options(timeout="1h")
     walks = [
-        walk.submit(f"{chain}.{n}", chain, first, until)
+        patient.submit(f"{chain}.{n}", chain, first, until)
         for n, (first, until) in enumerate(zip(bounds, bounds[1:]))
         if first != until
     ]

@@ -87,7 +87,7 @@ def test_writes_keep_their_order_and_go_once(node):
     [
         ("https://example.org/hook", [1], "bourse.webhook", {"url": "https://example.org/hook", "body": [1]}),
         ("http://localhost:1/", None, "bourse.webhook", {"url": "http://localhost:1/", "body": None}),
-        ("connection:c1", "hi", "bourse.send", {"to": "connection:c1", "message": "hi"}),
+        ("connection:c1", "hi", "bourse.send", {"to": "c1", "message": "hi"}),
         ("group:chat/7", {"a": 1}, "bourse.send", {"to": "group:chat/7", "message": {"a": 1}}),
         (
             "mailto:ann@example.org, bob@example.org",

@@ -45,7 +45,7 @@ WALKING = """
     @function
     def limited(): return walk.options(timeout=1).tail(1)
     @function
-    def step(): return [context.step, dict(context.values)]
+    def step(): return [context.step, dict(context.values), context.attempt]
 """
 
 
@@ -120,8 +120,10 @@ def test_arguments_that_cannot_be_handed_on(node):
 
 def test_the_step(node):
     node.welcomed(WALKING)
-    assert node.run("step") == [0, {"tenant": "acme"}]
-    assert node.outcome(node.invoke("step", _more=messages.ToWorker().invoke.__class__(step=7))) == [7, {"tenant": "acme"}]
+    assert node.run("step") == [0, {"tenant": "acme"}, 1]
+    more = messages.ToWorker().invoke
+    more.step, more.attempts_before = 7, 9
+    assert node.outcome(node.invoke("step", _attempt=11, _more=more)) == [7, {"tenant": "acme"}, 2]
 
 
 # ---------------------------------------------------------------- plain Python

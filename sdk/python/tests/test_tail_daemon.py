@@ -14,7 +14,7 @@ from daemon import Folder
 import bourse
 
 STEPS = """
-from bourse import context, function, state, tail
+from bourse import RetryAfter, context, function, state, tail
 
 @function
 def down(n: int, total: int = 0):
@@ -33,12 +33,13 @@ def pong(n: int):
     return ping.tail(n)
 
 @function
-def flaky(n: int):
+def flaky(n: int, seen: list):
     count = state("flaky/steps")
     count.set(count.get(0) + 1)
     if context.attempt == 1:
-        raise ConnectionError("the first attempt of each step")
-    return flaky.tail(n - 1) if n else [count.get(), context.step]
+        raise RetryAfter(0, "the first attempt of each step")
+    seen.append(context.attempt)
+    return flaky.tail(n - 1, seen) if n else [count.get(), seen]
 
 @function
 def nowhere():
@@ -114,7 +115,7 @@ def test_calls_are_handed_on(client):
 
 def test_each_step_has_its_attempts_and_takes_effect_once(client):
     flaky = client.function("steps.flaky")
-    assert client.result(flaky.start(3)) == [4, 3]
+    assert client.result(flaky.start(3, [])) == [4, [2, 2, 2, 2]]
 
 
 def test_the_context_goes_along(client):

@@ -50,8 +50,9 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1."""
-        return int(self._read().attempt)
+        """Which attempt this is, from 1; of a call that was handed on, of this step."""
+        invoke = self._read()
+        return int(invoke.attempt - invoke.attempts_before)
 
     @property
     def redelivered(self) -> bool:

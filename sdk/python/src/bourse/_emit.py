@@ -79,7 +79,7 @@ def _send(target: str, message: Any, delay: Optional[Duration], now: bool, wait:
             raise TypeError(f"a mail is a dictionary such as {{'subject': …, 'text': …}}, not {type(message).__name__}")
         sender, arguments = "bourse.mail", {"to": [one.strip() for one in rest.split(",")], **message}
     else:
-        sender, arguments = "bourse.send", {"to": target, "message": message}
+        sender, arguments = "bourse.send", {"to": target if scheme == "group" else rest, "message": message}
     sent: Future[Any] = caller.send_call(Target(sender, delay=delay), (), arguments, wait, not now)
     return sent
 
