@@ -19,7 +19,7 @@ use std::time::Duration;
 use bourse_wire::id::CallId;
 use bourse_wire::record::v1 as stored;
 use bourse_wire::record::v1::outgoing::What;
-use bourse_wire::time::Now;
+use bourse_wire::time::{Mono, Now};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -59,6 +59,8 @@ pub(crate) enum Job {
     LookUp { unique: Bytes },
     /// A call is written; and then it is carried home, if that is not where its unique key is.
     Accept { new: NewCall, unique: Option<Bytes>, by: Asker },
+    /// A call that has not been run becomes another one with its key. `due`: before that.
+    Replace { unique: Bytes, call: CallId, record: Box<stored::Call>, due: Option<Mono> },
     /// Another call has the unique key: that is written where the call would have been at home.
     Join { piece: Piece, from: PartitionId, cause: Cause },
     /// What becomes of a call is written, at its home or elsewhere.
@@ -200,6 +202,7 @@ impl Durable {
             Job::FindEnded { partition } => self.find_ended(partition),
             Job::Probe { partition } => self.probe(partition),
             Job::Own { partition } => self.begin_own(partition),
+            Job::LookUp { unique } => self.look_up(unique),
             Job::Join { piece, from, cause } => self.join_again(piece, from, cause),
             Job::KeyPage { name, from } => {
                 self.work.keys_held.page_read(&name, 0, Some(from));
@@ -235,6 +238,9 @@ impl Durable {
     fn on_committed(&mut self, job: Job, finished: Finished) {
         let done = finished == Finished::Done;
         match job {
+            Job::Replace { unique, call, record, due } => {
+                self.on_replaced(unique, (call, *record), due, &finished);
+            }
             Job::Accept { new, unique, by } => self.on_accept(new, unique, by, finished),
             Job::Settle { lane, call, next, at, pieces, told } => {
                 let ended = match &next {

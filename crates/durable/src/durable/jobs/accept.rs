@@ -2,10 +2,12 @@
 //! with a record that carries it home.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bourse_wire::id::CallId;
 use bourse_wire::options::Window;
 use bourse_wire::record::v1 as stored;
+use bourse_wire::time::Mono;
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -16,7 +18,10 @@ use crate::message::{Answer, Finished, Ticket};
 use crate::mutant::{self, Mutant};
 use crate::outbox::Who;
 use crate::work::lane::Entry;
-use crate::work::{NewCall, Piece, Seen, key};
+use crate::work::{NewCall, Piece, Seen, key, lane_of};
+
+/// Before a key is looked up again whose call is just being stored.
+const SOON: Duration = Duration::from_millis(10);
 
 impl Durable {
     /// Accepts a call whose unique key another one may have.
@@ -154,7 +159,7 @@ impl Durable {
     }
 
     /// Reads which call has the key.
-    fn look_up(&mut self, unique: Bytes) {
+    pub(super) fn look_up(&mut self, unique: Bytes) {
         let (first, _) = self.work.keys[&unique].front().expect("a key is looked up for somebody");
         let home = PartitionId(key::unique_home_of(&first.record));
         self.read_row(home, unique.clone(), Job::LookUp { unique });
@@ -167,23 +172,80 @@ impl Durable {
         };
         let holder = found.filter(|row| !self.is_key_over(row));
         match holder.and_then(|row| Some((CallId::from_wire(&row.call)?, row.unique_ms))) {
-            Some((call, Window::UNTIL_ENDED_MS)) => self.find(call, Then::Holds(unique), Ticket(0)),
+            Some((call, Window::UNTIL_RUN_MS..)) => self.find(call, Then::Holds(unique), Ticket(0)),
             Some((call, _)) => self.key_is(unique, call),
             None => self.key_goes_on(unique),
         }
     }
 
-    /// How the call stands that has a key until it has ended.
-    pub(super) fn on_holder(&mut self, unique: Bytes, call: CallId, seen: &Seen) {
+    /// How the call stands that has a key until it is run, or has ended.
+    pub(super) fn on_holder(&mut self, unique: Bytes, call: CallId, seen: Seen) {
+        let (first, _) = self.work.keys[&unique].front().expect("a key is looked up for somebody");
         // A call that is carried over twice has its own key.
-        let is_own = self.work.keys[&unique].front().is_some_and(|(new, _)| new.call == call);
+        let is_own = first.call == call;
+        let until_run = first.record.unique_ms == Window::UNTIL_RUN_MS;
+        let arrives = self.work.arriving.contains(&call);
         match seen {
+            _ if is_own => self.key_is(unique, call),
+            _ if until_run && arrives => self.work.job_again(SOON, Job::LookUp { unique }),
+            Seen::Live { record, running: false, due } if until_run && record.attempts == 0 => {
+                self.replace(unique, call, *record, due);
+            }
+            Seen::Live { .. } if until_run => self.key_goes_on(unique),
             Seen::Live { .. } => self.key_is(unique, call),
-            Seen::Ended(_) if is_own => self.key_is(unique, call),
             // It is on its way home.
             Seen::Nothing if self.work.arriving.contains(&call) => self.key_is(unique, call),
             Seen::Ended(_) | Seen::Nothing => self.key_goes_on(unique),
         }
+    }
+
+    /// A call that has not been run becomes the last of those that want its key.
+    fn replace(&mut self, unique: Bytes, call: CallId, record: stored::Call, due: Option<Mono>) {
+        let (last, _) = self.work.keys[&unique].back().expect("a key is looked up for somebody");
+        let most = match record.debounce_max_ms {
+            0 => u64::MAX,
+            max => record.accepted_ms.saturating_add(max),
+        };
+        let due_ms = if due.is_some() { last.record.due_ms.min(most) } else { record.due_ms };
+        let new = stored::Call {
+            due_ms,
+            pause_ms: due_ms.saturating_sub(self.work.wall.0).max(1),
+            ..last.record.clone()
+        };
+        let new = stored::Call { accepted_ms: record.accepted_ms, ..new };
+        let lane = lane_of(&record).to_owned();
+        if !self.work.seize(&lane, call) {
+            self.work.lane(&lane).seize_new(call, Entry::new(record, due));
+        }
+        let mut layer = Layer::bare(key::home(call));
+        layer.set(key::live(&lane, call), Some(encode(&new)));
+        self.commit_job(layer, Job::Replace { unique, call, record: Box::new(new), due });
+    }
+
+    pub(super) fn on_replaced(
+        &mut self,
+        unique: Bytes,
+        (call, record): (CallId, stored::Call),
+        before: Option<Mono>,
+        finished: &Finished,
+    ) {
+        let lane = lane_of(&record).to_owned();
+        let due = if *finished == Finished::Done { self.due(&record) } else { before };
+        if let Some(entry) = self.work.lane(&lane).taken_mut(call) {
+            entry.due = due;
+            if *finished == Finished::Done {
+                entry.record = record;
+            }
+        }
+        match finished {
+            Finished::Unknown(_) => self.begin_doubt(key::home(call), [(lane, call)]),
+            _ => self.work.put_back(&lane, call, due),
+        }
+        match finished {
+            Finished::Done => self.key_is(unique, call),
+            not => self.key_failed(unique, &format!("{not:?}")),
+        }
+        self.pump_keys();
     }
 
     /// Nobody has the key: the first who waits for it is accepted.
@@ -224,7 +286,7 @@ impl Durable {
     fn is_key_over(&self, row: &stored::Unique) -> bool {
         match row.unique_ms {
             0 => self.is_over(row.accepted_ms),
-            Window::UNTIL_ENDED_MS => false,
+            Window::UNTIL_RUN_MS.. => false,
             ms => row.accepted_ms.saturating_add(ms) <= self.work.wall.0,
         }
     }
@@ -233,7 +295,7 @@ impl Durable {
     pub(super) fn is_key_to_sweep(&self, row: &stored::Unique) -> bool {
         let lives = || CallId::from_wire(&row.call).is_some_and(|call| self.work.find(call).is_some());
         match row.unique_ms {
-            Window::UNTIL_ENDED_MS => self.is_over(row.accepted_ms) && !lives(),
+            Window::UNTIL_RUN_MS.. => self.is_over(row.accepted_ms) && !lives(),
             _ => self.is_key_over(row),
         }
     }

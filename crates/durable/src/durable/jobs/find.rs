@@ -128,7 +128,7 @@ impl Durable {
         }
         let is_dead = |ended: &stored::Ended| ended.status() == stored::ended::Status::Dead;
         match (then, seen) {
-            (Then::Holds(unique), seen) => self.on_holder(unique, call, &seen),
+            (Then::Holds(unique), seen) => self.on_holder(unique, call, seen),
             (then @ Then::Look, Seen::Ended(ended)) if ended.status() == stored::ended::Status::Joined => {
                 match CallId::from_wire(&ended.joined) {
                     Some(other) if other != call => self.find(other, then, ticket),
