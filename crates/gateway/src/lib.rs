@@ -32,6 +32,7 @@
 //! | [`metrics`] | names, and cached handles |
 //! | `gateway`, `exchange`, `reply` | what connections share; one request from its head to its answer |
 //! | `body`, `uri` | bounded bodies, strict percent-encoding |
+//! | `upgrade`, `websocket`, [`sockets`] | WebSocket: opening, one connection, all of them and their groups |
 //! | [`serve`], `pulse` | sockets: accept, time out, drain |
 
 mod answer;
@@ -53,10 +54,13 @@ mod reply;
 pub mod routes;
 pub mod serve;
 mod signature;
+pub mod sockets;
 pub mod standing;
 mod terms;
 mod trace;
+mod upgrade;
 mod uri;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -96,6 +100,8 @@ pub struct Call {
     pub idempotency_key: String,
     /// It is not run before that.
     pub delay: Option<Duration>,
+    /// What wakes the function, unless that is a request.
+    pub trigger: Option<v1::Trigger>,
 }
 
 /// Names a call between the gateway and the daemon. Counts up from 1.
@@ -224,6 +230,8 @@ pub struct Limits {
     pub keep_alive_max: Duration,
     /// A client that takes nothing of its answer. Past it the connection is closed.
     pub write_stall_max: Duration,
+    /// Between two pings of a WebSocket connection.
+    pub socket_ping: Duration,
     /// From the beginning of a shutdown until what is still in flight is dropped.
     pub drain_max: Duration,
 }
@@ -231,7 +239,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 10_000,
+            connections_max: 20_000,
             body_bytes_max: 16 * 1024 * 1024,
             bodies_bytes_max: 1024 * 1024 * 1024,
             header_bytes_max: 64 * 1024,
@@ -239,6 +247,7 @@ impl Default for Limits {
             body_idle_max: Duration::from_secs(30),
             keep_alive_max: Duration::from_secs(75),
             write_stall_max: Duration::from_secs(30),
+            socket_ping: Duration::from_secs(20),
             drain_max: Duration::from_secs(30),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{KeyTemplate, Retry, Unique};
+use bourse_wire::options::{KeyTemplate, Retry, Unique, Websocket};
 use bourse_wire::v1;
 
 /// See the module.
@@ -22,7 +22,7 @@ pub(crate) struct Function {
 }
 
 /// The options that there are.
-const OPTIONS: [&str; 5] = ["timeout", "queue_wait", "retry", "exclusive", "unique"];
+const OPTIONS: [&str; 6] = ["timeout", "queue_wait", "retry", "exclusive", "unique", "websocket"];
 
 impl Function {
     /// How much the last run weighs in the smoothed run time: 1 in 8.
@@ -59,6 +59,11 @@ impl Function {
             "unique" => {
                 let hint = "write it as \"{order}\", or {\"key\": \"{order}\", \"window\": \"1h\"}";
                 self.unique = Some(Unique::from_json(json, &of.parameters).map_err(wrong(hint))?);
+            }
+            // The gateway's, which reads it again.
+            "websocket" => {
+                let hint = "write it as \"/chat/{room}\", or {\"path\": \"/chat/{room}\", \"durable\": true}";
+                Websocket::from_json(json).map_err(wrong(hint))?;
             }
             _ => return Err(unknown_option(option, &format!("function {}", of.name))),
         }

@@ -28,6 +28,7 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now, millis};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase};
+use crate::host::HostFunction;
 use crate::keys::CallKeys;
 use crate::message::{Event, Mode, NewCall, Origin, Success};
 use crate::outcome::store_unavailable;
@@ -242,6 +243,10 @@ impl Node {
         }
         let lanes: Vec<String> = self.durable.ready().map(str::to_owned).collect();
         for lane in lanes {
+            if lane.parse::<FunctionName>().is_ok_and(|name| name.is_host()) {
+                self.draw_host(now, &lane);
+                continue;
+            }
             let Some(module) = self.modules.get(&lane).filter(|m| !m.removed && m.serving().is_some()) else {
                 continue; // They wait until it is there again.
             };
@@ -269,14 +274,14 @@ impl Node {
         entry.work_queued < (revision.instances.len() + 1) * each
     }
 
-    fn begin_attempt(&mut self, now: Now, taken: Taken) {
+    pub(crate) fn begin_attempt(&mut self, now: Now, taken: Taken) {
         let Taken { call: id, attempt, redelivered, fence, record } = taken;
         let Ok(function) = record.function.parse::<FunctionName>() else {
             unreachable!("only calls of functions are accepted")
         };
         if self.calls.contains_key(&id) {
             // The attempt before is being ended.
-            self.durable.put_back(now, function.module(), id, PAUSE);
+            self.durable.put_back(now, function.lane(), id, PAUSE);
             return;
         }
         let limit = Some(Duration::from_millis(record.timeout_ms)).filter(|t| !t.is_zero());
@@ -292,9 +297,9 @@ impl Node {
         self.calls.insert(id, call);
         match self.late_key(id) {
             Ok(Some(name)) => self.lock(id, name),
-            Ok(None) => self.queue(id),
+            Ok(None) => self.enter(now, id),
             Err(failure) => {
-                self.queue(id);
+                self.enter(now, id);
                 return self.abort(now, id, failure);
             }
         }
@@ -337,10 +342,13 @@ impl Node {
     fn settle_failure(&mut self, now: Now, id: CallId, failure: v1::Failure) {
         let call = &self.calls[&id];
         let function = call.function.clone();
-        let lane = function.module().to_owned();
+        let lane = function.lane().to_owned();
         let details = call.durable.as_ref().expect("an attempt of a durable call has its record");
         let before = &details.record;
-        let policy = self.function_of(&function).and_then(|f| f.retry.clone()).unwrap_or_default();
+        let policy = match HostFunction::of(&function) {
+            Some(host) => host.retry(),
+            None => self.function_of(&function).and_then(|f| f.retry.clone()).unwrap_or_default(),
+        };
         let attempt = call.attempt.0;
         let layer = call.layer();
         let chance = self.entropy.upto(u64::MAX - 1);
@@ -467,7 +475,7 @@ impl Node {
     /// A durable call that has not started goes back to its lane.
     pub(crate) fn put_back_work(&mut self, now: Now, id: CallId, pause: Duration) {
         let call = self.calls.get_mut(&id).expect("the caller has looked it up");
-        let lane = call.function.module().to_owned();
+        let lane = call.function.lane().to_owned();
         call.origin = None;
         self.by_origin.remove(&Origin::Work(id));
         self.forget(id);

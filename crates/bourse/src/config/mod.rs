@@ -2,7 +2,7 @@
 //!
 //! Whatever is given and not known is refused, with the nearest name that is.
 
-mod known;
+pub(crate) mod known;
 mod resolve;
 mod schema;
 mod value;

@@ -69,12 +69,14 @@ pub(crate) struct Config {
     modules: BTreeMap<String, BTreeMap<&'static str, String>>,
     /// `[routes]`: "METHOD /pattern" to "module.function".
     pub routes: BTreeMap<String, String>,
+    /// `[webhook.secrets]`: host to secret.
+    pub webhook_secrets: BTreeMap<String, String>,
     /// What it was made from beside the file, to look again.
     given: (Given, Vec<(String, String)>),
 }
 
 /// The tables of `bourse.toml` in the served folder.
-const TABLES: &[&str] = &["daemon", "modules", "routes"];
+const TABLES: &[&str] = &["daemon", "modules", "routes", "webhook", "mail"];
 
 impl Config {
     /// From everything that has a say. `variables` is the process's environment.
@@ -90,7 +92,7 @@ impl Config {
         let path = folder.join(bourse_worker::scan::SETTINGS_FILE);
         let file = read(&path)?;
         let place = path.display().to_string();
-        for table in ["daemon", "routes"] {
+        for table in ["daemon", "routes", "webhook", "mail"] {
             if let Some(value) = file.get(table).filter(|v| !v.is_table()) {
                 let reason = format!("{value} is not a table; write [{table}], and below it NAME = VALUE");
                 return Err(Error::Bad { place, name: table.to_owned(), reason });
@@ -109,6 +111,10 @@ impl Config {
                 values.insert(setting.name, (text, Source::File(path.clone())));
             }
         }
+        let webhook_secrets = read_things(&file, &place, |setting, text| {
+            said.insert(setting.name, text.clone());
+            values.insert(setting.name, (text, Source::File(path.clone())));
+        })?;
         for (name, text) in variables {
             let Some(setting) = SETTINGS.iter().find(|s| s.variable() == name) else {
                 if known::is_other_variable(&name) {
@@ -132,6 +138,7 @@ impl Config {
             file: said,
             modules: BTreeMap::new(),
             routes: BTreeMap::new(),
+            webhook_secrets,
             given,
         };
         config.read_routes(&file, &place)?;
@@ -210,6 +217,7 @@ impl Config {
             self.values.insert(setting.name, value);
         }
         self.routes = again.routes;
+        self.webhook_secrets = again.webhook_secrets;
         self.file = again.file;
     }
 
@@ -423,6 +431,40 @@ fn read(path: &Path) -> Result<toml::Table, Error> {
         }
     }
     Ok(file)
+}
+
+/// Hands over the settings in the tables of single things; the secrets of webhooks' hosts.
+fn read_things(
+    file: &toml::Table,
+    place: &str,
+    mut take: impl FnMut(&'static Setting, String),
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut secrets = BTreeMap::new();
+    for thing in known::THINGS {
+        let Some(toml::Value::Table(table)) = file.get(*thing) else { continue };
+        for (name, given) in table {
+            let bad =
+                |reason| Error::Bad { place: format!("{place}, [{thing}]"), name: name.clone(), reason };
+            if (*thing, name.as_str()) == ("webhook", "secrets") {
+                let hosts = given.as_table().ok_or_else(|| bad("it is not a table".to_owned()))?;
+                for (host, secret) in hosts {
+                    let secret = secret.as_str().ok_or_else(|| bad(format!("{host} has no text")))?;
+                    secrets.insert(host.to_ascii_lowercase(), secret.to_owned());
+                }
+                continue;
+            }
+            let names = || {
+                SETTINGS.iter().filter_map(|s| s.of_thing().filter(|of| of.0 == *thing).map(|of| (of.1, s)))
+            };
+            let setting =
+                names().find(|(own, _)| own == name).map(|(_, setting)| setting).ok_or_else(|| {
+                    let near = nearest(name, names().map(|(own, _)| own));
+                    Error::Unknown { place: format!("{place}, [{thing}]"), name: name.clone(), near }
+                })?;
+            take(setting, value::from_toml(setting, given).map_err(bad)?);
+        }
+    }
+    Ok(secrets)
 }
 
 fn lookup(place: &str, name: &str, fits: impl Fn(&Setting) -> bool) -> Result<&'static Setting, Error> {

@@ -3,6 +3,7 @@
 mod key;
 mod retry;
 mod unique;
+mod websocket;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde_json::Value as Json;
 pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
 pub use retry::Retry;
 pub use unique::{Unique, Window};
+pub use websocket::Websocket;
 
 use crate::nearest::nearest;
 use crate::time::parse_duration;
