@@ -7,6 +7,7 @@
 mod blockhub;
 mod calls;
 mod durable;
+mod egress;
 mod http;
 mod input;
 mod instances;
@@ -17,4 +18,5 @@ mod support;
 mod treedb;
 mod values;
 mod walker;
+mod websocket;
 mod workers;

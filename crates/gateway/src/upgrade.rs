@@ -43,7 +43,11 @@ fn has(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
 pub(crate) fn required(why: &str) -> Response<Full<bytes::Bytes>> {
     let failure = Code::BadRequest.because(why).hint("connect with a WebSocket client");
     let mut response = problem::respond(&failure, None, false);
-    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    let status = StatusCode::UPGRADE_REQUIRED;
+    *response.status_mut() = status;
+    let mut problem = problem::to_json(&failure, None, false);
+    problem["status"] = status.as_u16().into();
+    *response.body_mut() = Full::from(problem.to_string());
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));

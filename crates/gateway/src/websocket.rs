@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -186,6 +186,7 @@ impl Caller {
             version: String::new(),
             asynchronous: durable,
             idempotency_key: String::new(),
+            delay: None,
             trigger: Some(v1::Trigger {
                 kind: "websocket".to_owned(),
                 name: route,
@@ -460,6 +461,7 @@ async fn say_why<S: AsyncRead + AsyncWrite + Unpin>(
             (1009, format!("a message has at most {max_size} bytes"))
         }
         Error::Utf8(_) => (1007, "the text is not UTF-8".to_owned()),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return (BROKEN, String::new()),
         Error::Protocol(error) => (1002, error.to_string()),
         _ => return (BROKEN, String::new()),
     };
