@@ -213,7 +213,8 @@ fn writes_of_one_key_take_effect_in_the_order_in_which_they_came() {
     let write = |value: u32| serde_json::json!({"key": "texts/one", "body": value.to_string()});
     let writes: Vec<String> = (0..60).map(|value| daemon.accept("treedb.write", &write(value))).collect();
     // Others are written meanwhile, and do not wait for these.
-    let others = (0..20).map(|n| daemon.call_beside("treedb.write", serde_json::json!([format!("texts/{n}"), "x"])));
+    let others =
+        (0..20).map(|n| daemon.call_beside("treedb.write", serde_json::json!([format!("texts/{n}"), "x"])));
     for other in others.collect::<Vec<_>>() {
         other.join().expect("it is answered").ok();
     }

@@ -295,7 +295,7 @@ impl Raw {
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
         let socket = daemon.client().begin("GET", path, &headers, b"").expect("it connects");
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let mut raw = Self { socket, read: Vec::new() };
         let head = raw.head();
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
@@ -307,7 +307,7 @@ impl Raw {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.take(1)[0]);
         }
-        String::from_utf8(head).unwrap()
+        String::from_utf8(head).expect("a head is text")
     }
 
     #[track_caller]
@@ -322,7 +322,7 @@ impl Raw {
     }
 
     fn send(&mut self, first: u8, payload: &[u8]) {
-        self.socket.write_all(&masked(first, payload)).unwrap();
+        self.socket.write_all(&masked(first, payload)).expect("it is connected");
     }
 
     fn text(&mut self, text: &str) {
@@ -334,8 +334,9 @@ impl Raw {
     fn frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.take(2);
         let n = match head[1] {
-            126 => usize::from(u16::from_be_bytes(self.take(2).try_into().unwrap())),
-            127 => usize::try_from(u64::from_be_bytes(self.take(8).try_into().unwrap())).unwrap(),
+            126 => usize::from(u16::from_be_bytes(self.take(2).try_into().expect("two bytes"))),
+            127 => usize::try_from(u64::from_be_bytes(self.take(8).try_into().expect("eight bytes")))
+                .expect("it fits"),
             n => usize::from(n),
         };
         assert_eq!(head[0] & 0xf0, 0x80, "it is one frame");
@@ -346,11 +347,11 @@ impl Raw {
     fn read_text(&mut self) -> String {
         let (opcode, payload) = self.frame();
         assert_eq!(opcode, 1, "{payload:?}");
-        String::from_utf8(payload).unwrap()
+        String::from_utf8(payload).expect("UTF-8")
     }
 
     fn ends(&mut self) {
-        self.socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        self.socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         assert_eq!(self.socket.read(&mut [0]).unwrap_or(0), 0, "nothing follows");
     }
 }
@@ -360,10 +361,10 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [1, 2, 3, 4];
     let mut frame = vec![first];
     match payload.len() {
-        n @ 0..=125 => frame.push(0x80 | u8::try_from(n).unwrap()),
+        n @ 0..=125 => frame.push(0x80 | u8::try_from(n).expect("a small number")),
         n @ 126..=65_535 => {
             frame.push(0x80 | 126);
-            frame.extend_from_slice(&u16::try_from(n).unwrap().to_be_bytes());
+            frame.extend_from_slice(&u16::try_from(n).expect("a small number").to_be_bytes());
         }
         n => {
             frame.push(0x80 | 127);

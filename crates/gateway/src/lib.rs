@@ -101,7 +101,7 @@ pub struct Call {
     /// It is not run before that.
     pub delay: Option<Duration>,
     /// What wakes the function, unless that is a request.
-    pub trigger: Option<v1::Trigger>,
+    pub trigger: Option<Box<v1::Trigger>>,
 }
 
 /// Names a call between the gateway and the daemon. Counts up from 1.

@@ -187,12 +187,12 @@ impl Caller {
             asynchronous: durable,
             idempotency_key: String::new(),
             delay: None,
-            trigger: Some(v1::Trigger {
+            trigger: Some(Box::new(v1::Trigger {
                 kind: "websocket".to_owned(),
                 name: route,
                 at_ms: 0,
                 facts: facts.into_iter().collect(),
-            }),
+            })),
         };
         let ticket = Ticket(shared.tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, answered) = oneshot::channel();

@@ -5,6 +5,7 @@
 pub(crate) mod known;
 mod resolve;
 mod schema;
+mod things;
 mod value;
 
 pub(crate) use known::Scope;

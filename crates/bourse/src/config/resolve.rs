@@ -9,6 +9,7 @@ use std::time::Duration;
 use bourse_node as node;
 
 use super::known::{self, SETTINGS, Scope, Setting, When};
+use super::things::read_things;
 use super::value;
 
 /// Where a value comes from.
@@ -433,40 +434,6 @@ fn read(path: &Path) -> Result<toml::Table, Error> {
     Ok(file)
 }
 
-/// Hands over the settings in the tables of single things; the secrets of webhooks' hosts.
-fn read_things(
-    file: &toml::Table,
-    place: &str,
-    mut take: impl FnMut(&'static Setting, String),
-) -> Result<BTreeMap<String, String>, Error> {
-    let mut secrets = BTreeMap::new();
-    for thing in known::THINGS {
-        let Some(toml::Value::Table(table)) = file.get(*thing) else { continue };
-        for (name, given) in table {
-            let bad =
-                |reason| Error::Bad { place: format!("{place}, [{thing}]"), name: name.clone(), reason };
-            if (*thing, name.as_str()) == ("webhook", "secrets") {
-                let hosts = given.as_table().ok_or_else(|| bad("it is not a table".to_owned()))?;
-                for (host, secret) in hosts {
-                    let secret = secret.as_str().ok_or_else(|| bad(format!("{host} has no text")))?;
-                    secrets.insert(host.to_ascii_lowercase(), secret.to_owned());
-                }
-                continue;
-            }
-            let names = || {
-                SETTINGS.iter().filter_map(|s| s.of_thing().filter(|of| of.0 == *thing).map(|of| (of.1, s)))
-            };
-            let setting =
-                names().find(|(own, _)| own == name).map(|(_, setting)| setting).ok_or_else(|| {
-                    let near = nearest(name, names().map(|(own, _)| own));
-                    Error::Unknown { place: format!("{place}, [{thing}]"), name: name.clone(), near }
-                })?;
-            take(setting, value::from_toml(setting, given).map_err(bad)?);
-        }
-    }
-    Ok(secrets)
-}
-
 fn lookup(place: &str, name: &str, fits: impl Fn(&Setting) -> bool) -> Result<&'static Setting, Error> {
     known::find(name).ok_or_else(|| Error::Unknown {
         place: place.to_owned(),
@@ -483,7 +450,7 @@ fn checked(place: &str, setting: &Setting, name: &str, text: &str) -> Result<(),
     })
 }
 
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     bourse_wire::nearest::nearest(name, names).first().map(|near| (*near).to_owned())
 }
 

@@ -271,7 +271,7 @@ impl Driver {
                     mode: if call.asynchronous { Mode::Async } else { Mode::Sync },
                     idempotency_key: call.idempotency_key,
                     delay: call.delay,
-                    trigger: call.trigger,
+                    trigger: call.trigger.map(|trigger| *trigger),
                 };
                 self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
             }

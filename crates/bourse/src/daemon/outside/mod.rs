@@ -114,7 +114,7 @@ impl Outside {
     }
 
     fn send(&self, job: Job) {
-        self.jobs.send(job).ok().expect("the thread lives as long as its line");
+        self.jobs.send(job).expect("the thread lives as long as its line");
     }
 }
 
