@@ -7,6 +7,7 @@
 mod blockhub;
 mod calls;
 mod durable;
+mod egress;
 mod http;
 mod input;
 mod instances;
@@ -18,4 +19,5 @@ mod support;
 mod treedb;
 mod values;
 mod walker;
+mod websocket;
 mod workers;

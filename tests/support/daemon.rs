@@ -402,7 +402,7 @@ fn number(json: &Json) -> i32 {
 }
 
 /// Takes off the indentation that all lines share, and a first empty line.
-fn dedent(text: &str) -> String {
+pub(super) fn dedent(text: &str) -> String {
     let text = text.strip_prefix('\n').unwrap_or(text);
     let indentation = |line: &str| line.len() - line.trim_start().len();
     let common = text.lines().filter(|l| !l.trim().is_empty()).map(indentation).min().unwrap_or(0);

@@ -3,12 +3,14 @@
 mod client;
 mod daemon;
 mod processes;
+mod script;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, JSON, Response};
 pub(crate) use daemon::{Daemon, Setup, python_home};
 pub(crate) use processes::{alive, signal, with_mark};
+pub(crate) use script::Script;
 
 /// How long anything that is to happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

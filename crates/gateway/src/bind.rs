@@ -100,6 +100,29 @@ pub(crate) fn named(signature: &Signature, values: Vec<(&str, Bytes)>) -> Result
     binding.finish()
 }
 
+/// The encoded arguments of an event: of what there is, what the function takes.
+pub(crate) fn event(
+    signature: &Signature,
+    named: Vec<(&str, Bytes)>,
+    path: &[(String, String)],
+) -> Result<Bytes, v1::Failure> {
+    let mut binding = Binding::new(signature);
+    let variadic = signature.takes(Kind::VarNamed);
+    for (name, text) in path {
+        if variadic || signature.position(name).is_some() {
+            binding.text(name, text);
+        }
+    }
+    for (name, value) in named {
+        match signature.position(name) {
+            Some(i) if binding.slots[i].is_none() => binding.slots[i] = Some(value),
+            None if variadic && !path.iter().any(|(known, _)| known == name) => binding.other(name, value),
+            _ => {}
+        }
+    }
+    binding.finish()
+}
+
 impl Signature {
     /// Whether a parameter wants what [`Input`] calls its `headers` or `request`.
     pub(crate) fn wants(&self, name: &str) -> bool {

@@ -27,7 +27,10 @@ use crate::pulse::{Phase, Pulse};
 use crate::reply::{Outcome, content, no_content, otherwise, text, typed};
 use crate::routes::{Found, Routes, Target};
 use crate::terms::Terms;
-use crate::{Answer, Call, Event, Gateway, Inspect, Success, Ticket, answer, body, calls, openapi, uri};
+use crate::upgrade::{self, Handover};
+use crate::{
+    Answer, Call, Event, Gateway, Inspect, Success, Ticket, answer, body, calls, openapi, pattern, uri,
+};
 
 /// Functions by name are below this.
 const CALL_PATH: &str = "/v1/call/";
@@ -43,6 +46,8 @@ pub(crate) struct Exchange<'g> {
     pub(crate) gateway: &'g Gateway,
     pub(crate) guard: &'g Guard,
     pub(crate) pulse: &'g Pulse,
+    /// Where it leaves what the connection is to become.
+    pub(crate) handover: &'g Handover,
     pub(crate) parts: Parts,
     pub(crate) body: &'g mut Incoming,
     /// What its body takes of all that is held.
@@ -88,6 +93,7 @@ impl Exchange<'_> {
             "/v1/modules" => return (self.inspect(Inspect::Modules).await, Reached::Other(Class::Api)),
             "/v1/instances" => return (self.inspect(Inspect::Instances).await, Reached::Other(Class::Api)),
             "/v1/queues" => return (self.inspect(Inspect::Queues).await, Reached::Other(Class::Api)),
+            "/v1/connections" => return (self.only_get(Self::connections), Reached::Other(Class::Api)),
             "/v1/status" => return (self.inspect(Inspect::Status).await, Reached::Other(Class::Api)),
             _ => {}
         }
@@ -143,6 +149,17 @@ impl Exchange<'_> {
     async fn route(&mut self) -> (Outcome, Reached) {
         let routes = self.gateway.routes();
         let (method, path) = (&self.parts.method, self.parts.uri.path());
+        if *method == Method::GET
+            && let Ok(Found::Route(target, params)) = routes.find(&pattern::websocket(), path)
+        {
+            if upgrade::is_wanted(method, &self.parts.headers) {
+                return (self.open(target, params).await, Reached::Function(Arc::clone(target)));
+            }
+            if !matches!(routes.find(method, path), Ok(Found::Route(..))) {
+                let text = format!("{path:.255} is for WebSocket connections");
+                return (Ok(upgrade::required(&text)), Reached::Other(Class::Nothing));
+            }
+        }
         let outcome = match routes.find(method, path) {
             Ok(Found::Route(target, params)) => {
                 return (self.call_by_route(target, params).await, Reached::Function(Arc::clone(target)));
@@ -256,6 +273,10 @@ impl Exchange<'_> {
         Ok(typed("text/plain; version=0.0.4; charset=utf-8", scrape.render().into()))
     }
 
+    fn connections(&self) -> Outcome {
+        Ok(typed("application/json", self.gateway.sockets().list().to_string().into()))
+    }
+
     fn openapi(&self) -> Outcome {
         let body = self.gateway.routes().openapi(|routes| openapi::document(routes).to_string().into());
         Ok(typed("application/json", body))
@@ -273,7 +294,7 @@ impl Exchange<'_> {
     }
 
     /// The headers as a map of texts; the daemon's own token is left out.
-    fn headers(&self) -> Value {
+    pub(crate) fn headers(&self) -> Value {
         let hidden = |name: &HeaderName| name == header::AUTHORIZATION && self.guard.takes_tokens();
         let headers = &self.parts.headers;
         let joined = |name: &HeaderName| {
@@ -285,7 +306,7 @@ impl Exchange<'_> {
         Value::Map(names.map(|name| (Value::Text(name.to_string()), joined(name))).collect())
     }
 
-    fn request(&self, headers: Value, query: &[(String, String)]) -> Bytes {
+    pub(crate) fn request(&self, headers: Value, query: &[(String, String)]) -> Bytes {
         let text = |t: &str| Value::Text(t.to_owned());
         // Of a name that repeats, the last counts here; parameters of type `list` get all.
         let query: BTreeMap<&str, &str> = query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();

@@ -19,7 +19,9 @@ use crate::guard::Guard;
 use crate::metrics::{Meter, Meters, Scrape};
 use crate::pulse::{Phase, Pulse};
 use crate::routes::Routes;
+use crate::sockets::Sockets;
 use crate::trace::Tracer;
+use crate::upgrade::Handover;
 use crate::{Auth, Event, Limits, problem};
 
 /// Bodies and results above this are parsed and written on another thread, so that they do not hold up the loop.
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) tracer: Tracer,
     pub(crate) meters: Meters,
     pub(crate) budget: Budget,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) random: ring::rand::SystemRandom,
 }
 
 impl Gateway {
@@ -81,6 +85,8 @@ impl Gateway {
             tracer: Tracer::new(config.seed),
             meters: Meters::new(),
             budget: Budget::new(config.limits.bodies_bytes_max),
+            sockets: Arc::default(),
+            random: ring::rand::SystemRandom::new(),
             config,
         };
         Self { shared: Arc::new(shared) }
@@ -100,6 +106,11 @@ impl Gateway {
     /// Open connections, over all listeners.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Open WebSocket connections, to send to.
+    pub fn sockets(&self) -> &Sockets {
+        &self.shared.sockets
     }
 
     /// Counts connections up or down.
@@ -127,6 +138,7 @@ impl Gateway {
         &self,
         guard: &Guard,
         pulse: &Pulse,
+        handover: &Handover,
         request: Request<Incoming>,
     ) -> Response<Either<Full<Bytes>, Events>> {
         let start = Instant::now();
@@ -140,6 +152,7 @@ impl Gateway {
             gateway: self,
             guard,
             pulse,
+            handover,
             parts,
             body: &mut body,
             share: None,

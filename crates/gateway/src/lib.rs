@@ -32,6 +32,7 @@
 //! | [`metrics`] | names, and cached handles |
 //! | `gateway`, `exchange`, `reply` | what connections share; one request from its head to its answer |
 //! | `body`, `uri` | bounded bodies, strict percent-encoding |
+//! | `upgrade`, `websocket`, [`sockets`] | WebSocket: opening, one connection, all of them and their groups |
 //! | [`serve`], `pulse` | sockets: accept, time out, drain |
 //! | [`smtp`] | mail |
 
@@ -55,10 +56,13 @@ pub mod routes;
 pub mod serve;
 mod signature;
 pub mod smtp;
+pub mod sockets;
 pub mod standing;
 mod terms;
 mod trace;
+mod upgrade;
 mod uri;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -228,6 +232,8 @@ pub struct Limits {
     pub keep_alive_max: Duration,
     /// A client that takes nothing of its answer. Past it the connection is closed.
     pub write_stall_max: Duration,
+    /// Between two pings of a WebSocket connection.
+    pub socket_ping: Duration,
     /// From the beginning of a shutdown until what is still in flight is dropped.
     pub drain_max: Duration,
 }
@@ -235,7 +241,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 10_000,
+            connections_max: 20_000,
             body_bytes_max: 16 * 1024 * 1024,
             bodies_bytes_max: 1024 * 1024 * 1024,
             header_bytes_max: 64 * 1024,
@@ -243,6 +249,7 @@ impl Default for Limits {
             body_idle_max: Duration::from_secs(30),
             keep_alive_max: Duration::from_secs(75),
             write_stall_max: Duration::from_secs(30),
+            socket_ping: Duration::from_secs(20),
             drain_max: Duration::from_secs(30),
         }
     }

@@ -11,7 +11,7 @@ use crate::signature::{Hint, Parameter, Type};
 /// The document.
 pub(crate) fn document(routes: &Routes) -> Json {
     let mut paths: Map<String, Json> = Map::new();
-    let mut sorted: Vec<_> = routes.list().iter().collect();
+    let mut sorted: Vec<_> = routes.list().iter().filter(|(pattern, _)| !pattern.is_websocket()).collect();
     sorted.sort_by_key(|(pattern, _)| (pattern.path(), pattern.method.to_string()));
     for (pattern, target) in sorted {
         let item = paths.entry(template(pattern)).or_insert_with(|| json!({}));

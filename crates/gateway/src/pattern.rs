@@ -85,7 +85,23 @@ pub enum Error {
     Reserved(String),
 }
 
+/// The method of patterns that are for WebSocket connections: none that a request can have.
+pub(crate) fn websocket() -> Method {
+    Method::from_bytes(b"WEBSOCKET").expect("it is a token")
+}
+
 impl Pattern {
+    /// Reads the path of WebSocket connections.
+    pub fn of_websocket(path: &str) -> Result<Self, Error> {
+        let pattern = Self::parse(&format!("GET {path}"))?;
+        Ok(Self { method: websocket(), ..pattern })
+    }
+
+    /// Whether it is for WebSocket connections.
+    pub fn is_websocket(&self) -> bool {
+        self.method == websocket()
+    }
+
     /// Reads a pattern.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if text.len() > PATTERN_BYTES_MAX {

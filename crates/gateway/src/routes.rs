@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bourse_wire::id::FunctionName;
-use bourse_wire::options::MailPattern;
+use bourse_wire::options::{MailPattern, Websocket};
 use bourse_wire::v1;
 use bytes::Bytes;
 use http::Method;
@@ -111,11 +111,25 @@ pub struct Routes {
     failures: BTreeMap<String, v1::Failure>,
 }
 
+/// A route that is asked for.
+struct Wanted {
+    module: Option<String>,
+    text: String,
+    pattern: Result<Pattern, pattern::Error>,
+    target: Arc<Target>,
+}
+
+/// What a function does with WebSocket connections. The node has refused what cannot be read.
+fn websocket(function: &v1::Function) -> Option<Websocket> {
+    Websocket::from_json(function.options.get("websocket")?).ok()
+}
+
 /// A function that can be called.
 pub(crate) struct Target {
     pub(crate) name: FunctionName,
     pub(crate) signature: Signature,
     pub(crate) doc: String,
+    pub(crate) websocket: Option<Websocket>,
     pub(crate) meter: Meter,
 }
 
@@ -161,7 +175,7 @@ impl Routes {
     ) -> (Self, Vec<LeftOut>) {
         let mut routes = Self::default();
         let mut left_out = Vec::new();
-        let mut wanted: Vec<(Option<&str>, String, Arc<Target>)> = Vec::new();
+        let mut wanted: Vec<Wanted> = Vec::new();
         let mut mail: Vec<(&str, MailPattern, Arc<Target>)> = Vec::new();
         for module in deployed.iter().map(|d| &d.module) {
             let mut leave_out = |why| left_out.push(LeftOut { module: Some(module.name.clone()), why });
@@ -179,10 +193,21 @@ impl Routes {
                     signature: Signature::new(text.clone(), function),
                     meter: Meter::of_function(&text),
                     doc: function.doc.clone(),
+                    websocket: websocket(function),
                     name,
                 });
-                let its = function.http.iter();
-                wanted.extend(its.map(|route| (Some(&*module.name), route.clone(), Arc::clone(&target))));
+                let mut want = |text: &str, pattern| {
+                    wanted.push(Wanted {
+                        module: Some(module.name.clone()),
+                        text: text.to_owned(),
+                        pattern,
+                        target: Arc::clone(&target),
+                    });
+                };
+                function.http.iter().for_each(|route| want(route, Pattern::parse(route)));
+                if let Some(websocket) = &target.websocket {
+                    want(&websocket.path, Pattern::of_websocket(&websocket.path));
+                }
                 match Mailboxes::wanted(function) {
                     Ok(patterns) => {
                         mail.extend(patterns.into_iter().map(|p| (&*module.name, p, Arc::clone(&target))))
@@ -193,15 +218,21 @@ impl Routes {
             }
         }
         if !held.is_empty() {
-            wanted.sort_by_key(|(_, text, target)| {
-                let pattern = Pattern::parse(text).map(|pattern| pattern.to_string());
-                !pattern.is_ok_and(|pattern| held.contains(&(pattern, target.name.module().to_owned())))
+            wanted.sort_by_key(|wanted| {
+                let pattern = wanted.pattern.as_ref().map(ToString::to_string);
+                let module = wanted.target.name.module().to_owned();
+                !pattern.is_ok_and(|pattern| held.contains(&(pattern, module)))
             });
         }
         for (text, function) in extra {
             let (text, function) = (text.clone(), function.to_string());
             match routes.functions.get(&function) {
-                Some(target) => wanted.push((None, text, Arc::clone(target))),
+                Some(target) => wanted.push(Wanted {
+                    module: None,
+                    pattern: Pattern::parse(&text),
+                    text,
+                    target: Arc::clone(target),
+                }),
                 None => {
                     left_out.push(LeftOut { module: None, why: RouteConflict::Unknown { text, function } })
                 }
@@ -211,9 +242,9 @@ impl Routes {
             left_out.push(LeftOut { module: None, why: RouteConflict::TooMany(wanted.len()) });
             wanted.truncate(ROUTES_MAX);
         }
-        for (module, text, target) in wanted {
-            if let Err(why) = routes.add(&text, target) {
-                left_out.push(LeftOut { module: module.map(str::to_owned), why });
+        for Wanted { module, text, pattern, target } in wanted {
+            if let Err(why) = routes.add(&text, pattern, target) {
+                left_out.push(LeftOut { module, why });
             }
         }
         mail.sort_by_key(|(module, pattern, _)| {
@@ -234,15 +265,22 @@ impl Routes {
         http.chain(mail).map(|(text, target)| (text, target.name.module().to_owned())).collect()
     }
 
-    fn add(&mut self, text: &str, target: Arc<Target>) -> Result<(), RouteConflict> {
+    fn add(
+        &mut self,
+        text: &str,
+        pattern: Result<Pattern, pattern::Error>,
+        target: Arc<Target>,
+    ) -> Result<(), RouteConflict> {
         let function = || target.name.to_string();
-        let pattern = Pattern::parse(text).map_err(|error| RouteConflict::Pattern {
+        let pattern = pattern.map_err(|error| RouteConflict::Pattern {
             function: function(),
             text: text.to_owned(),
             error,
         })?;
         let taken = |name: &&str| target.signature.position(name).is_none();
+        // What a function does not take of a connection's path is among the facts of its trigger.
         if !target.signature.takes(v1::parameter::Kind::VarNamed)
+            && !pattern.is_websocket()
             && let Some(parameter) = pattern.names().find(taken)
         {
             let (function, pattern) = (function(), pattern.to_string());

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use crate::guard::Guard;
 use crate::metrics::UPKEEP;
 use crate::pulse::{Felt, Pulse};
+use crate::upgrade::Handover;
 use crate::{Gateway, Limits};
 
 /// Connections that wait in the kernel to be accepted.
@@ -55,7 +56,7 @@ pub enum Error {
 
 /// How far a shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     Serving,
     /// Requests in flight are finished, none begun.
     Draining,
@@ -166,15 +167,20 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    async fn run(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         let Self { gateway, guard, mut stage } = self;
         // A client that is gone already shows at the first read.
         let _ = stream.set_nodelay(true);
         let pulse = Arc::new(Pulse::new(Instant::now()));
-        let _open = Open::new(&gateway);
+        let open = Open::new(gateway.clone());
+        let handover = Arc::new(Handover::default());
         let service = service_fn(|request| {
-            let (gateway, guard, pulse) = (gateway.clone(), Arc::clone(&guard), Arc::clone(&pulse));
-            async move { Ok::<_, std::convert::Infallible>(gateway.answer(&guard, &pulse, request).await) }
+            let (gateway, guard) = (gateway.clone(), Arc::clone(&guard));
+            let (pulse, handover) = (Arc::clone(&pulse), Arc::clone(&handover));
+            async move {
+                let answer = gateway.answer(&guard, &pulse, &handover, request).await;
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         });
         let limits = &gateway.config().limits;
         let io = TokioIo::new(Felt { inner: stream, pulse: Arc::clone(&pulse) });
@@ -204,7 +210,17 @@ impl Connection {
                 }
             }
         };
-        let stream = connection.into_parts().io.into_inner().inner;
+        let parts = connection.into_parts();
+        let stream = parts.io.into_inner().inner;
+        let socket = handover.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(socket) = socket.filter(|_| whole) {
+            // A task of its own: this one has room for a request, and a connection may last for days.
+            tokio::spawn(async move {
+                socket.run(stream, parts.read_buf, stage).await;
+                drop((permit, open));
+            });
+            return;
+        }
         close(stream, !whole || pulse.has_unread()).await;
     }
 }
@@ -240,16 +256,16 @@ impl Limits {
 }
 
 /// Counts a connection while it is open.
-struct Open<'g>(&'g Gateway);
+struct Open(Gateway);
 
-impl<'g> Open<'g> {
-    fn new(gateway: &'g Gateway) -> Self {
+impl Open {
+    fn new(gateway: Gateway) -> Self {
         gateway.count_connection(true);
         Self(gateway)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.count_connection(false);
     }

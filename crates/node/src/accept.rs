@@ -117,27 +117,13 @@ impl Node {
                 .because("the daemon is stopping")
                 .retry_after(Duration::from_secs(1)));
         }
-        let Some(module) = self.modules.get(name.module()).filter(|m| !m.removed) else {
-            return Err(self.no_such_module(name.module()));
-        };
-        if !module.is_loading() {
-            self.check_function(name, &call.version)?;
+        if name.is_host() {
+            self.admit_host(call, parent.is_some())?;
+        } else {
+            self.admit_module(call, parent.is_some())?;
         }
         if call.timeout.is_some_and(|t| t.is_zero()) {
             return Err(Code::Timeout.because("the call's deadline is in the past"));
-        }
-        let config = self.config.of(name.module());
-        if module.queue.len() + module.locked >= config.queue_max
-            && (parent.is_some() || !self.is_durable(call))
-        {
-            return Err(Code::QueueFull
-                .because(format!(
-                    "{} calls of {} are waiting",
-                    module.queue.len() + module.locked,
-                    name.module()
-                ))
-                .hint("try again later, or raise `queue` of the module in bourse.toml")
-                .retry_after(Duration::from_secs(1)));
         }
         self.check_size(call, parent.map(|p| &p.context))?;
         match parent {
@@ -154,10 +140,34 @@ impl Node {
         }
     }
 
+    /// Whether a module that serves has the function, and a place in its queue.
+    fn admit_module(&self, call: &NewCall, nested: bool) -> Result<(), v1::Failure> {
+        let name = &call.function;
+        let Some(module) = self.modules.get(name.module()).filter(|m| !m.removed) else {
+            return Err(self.no_such_module(name.module()));
+        };
+        if !module.is_loading() {
+            self.check_function(name, &call.version)?;
+        }
+        let config = self.config.of(name.module());
+        if module.queue.len() + module.locked >= config.queue_max && (nested || !self.is_durable(call)) {
+            return Err(Code::QueueFull
+                .because(format!(
+                    "{} calls of {} are waiting",
+                    module.queue.len() + module.locked,
+                    name.module()
+                ))
+                .hint("try again later, or raise `queue` of the module in bourse.toml")
+                .retry_after(Duration::from_secs(1)));
+        }
+        Ok(())
+    }
+
     /// Whether a durable call that a function makes can be taken.
     pub(crate) fn admit_emitted(&self, call: &NewCall, by: CallId) -> Result<(), v1::Failure> {
         let (name, caller) = (&call.function, &self.calls[&by]);
         match self.modules.get(name.module()).filter(|m| !m.removed) {
+            _ if name.is_host() => _ = crate::host::check_host_function(name)?,
             None => return Err(self.no_such_module(name.module())),
             Some(module) if module.is_loading() => {}
             Some(_) => self.check_function(name, &call.version)?,
@@ -194,6 +204,9 @@ impl Node {
         name: &bourse_wire::id::FunctionName,
         version: &str,
     ) -> Result<(), v1::Failure> {
+        if name.is_host() {
+            return crate::host::check_host_function(name).map(|_| ());
+        }
         let module = self.modules.get(name.module()).ok_or_else(|| self.no_such_module(name.module()))?;
         let Some(revision) = module.serving_revision() else {
             return Err(module.failure.clone().unwrap_or_else(|| self.no_such_module(name.module())));
@@ -325,13 +338,13 @@ impl Node {
         {
             *open += 1;
         }
-        if self.function_of(&call.function).is_none() {
+        if !call.function.is_host() && self.function_of(&call.function).is_none() {
             self.unkeyed.insert(id);
         }
         self.calls.insert(id, call);
         match keys.exclusive {
             Some(name) => self.lock(id, name),
-            None => self.queue(id),
+            None => self.enter(now, id),
         }
         id
     }
@@ -342,7 +355,7 @@ impl Node {
         let call = &self.calls[&id];
         let (name, version) = (&call.function, &call.version);
         let module = self.modules.get(name.module());
-        if call.is_work() && (self.draining || module.is_none_or(|m| m.removed)) {
+        if call.is_work() && (self.draining || !name.is_host() && module.is_none_or(|m| m.removed)) {
             return self.put_back_work(now, id, Duration::ZERO);
         }
         let there = match module {
@@ -351,7 +364,7 @@ impl Node {
             _ => self.check_function(name, version),
         };
         match there {
-            Ok(()) => self.queue(id),
+            Ok(()) => self.enter(now, id),
             Err(failure) => {
                 self.conclude(now, id, Err(failure));
                 self.forget(id);

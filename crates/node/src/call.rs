@@ -104,6 +104,8 @@ pub(crate) enum Phase {
     Ahead(ProcessId),
     /// An instance runs it.
     Running(ProcessId, Mono),
+    /// The daemon itself performs it, since then.
+    Performing(Mono),
     /// The function has returned; its state changes are being committed.
     Committing { result: Success, ran: Duration },
 }
@@ -173,7 +175,9 @@ impl Call {
     pub(crate) fn due(&self) -> Mono {
         match self.phase {
             Phase::Locked | Phase::Queued => self.queue_until.min(self.deadline),
-            Phase::Ahead(_) | Phase::Running(..) | Phase::Committing { .. } => self.deadline,
+            Phase::Ahead(_) | Phase::Running(..) | Phase::Performing(_) | Phase::Committing { .. } => {
+                self.deadline
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 //! that wait go to whatever serves when their turn comes.
 
 use bourse_wire::failure::Code;
+use bourse_wire::id::HOST_MODULE;
 use bourse_wire::time::Now;
 use bourse_wire::v1;
 
@@ -39,6 +40,10 @@ impl Node {
             self.remove_module(now, &name);
         }
         for found in found {
+            if found.name == HOST_MODULE {
+                self.refuse_name(found);
+                continue;
+            }
             let module = self.modules.entry(found.name.clone()).or_insert_with(Module::new);
             module.removed = false;
             let known =
@@ -52,6 +57,18 @@ impl Node {
         }
         self.publish();
         self.check_ready();
+    }
+
+    /// A module that is called as the daemon's own is: reported once for each revision, never served.
+    fn refuse_name(&mut self, found: Found) {
+        if self.refused_name.replace(found.revision.clone()).as_ref() != Some(&found.revision) {
+            self.event(Event::RevisionFailed {
+                module: found.name,
+                revision: found.revision,
+                failure: crate::host::name_is_taken(),
+                still_serving: false,
+            });
+        }
     }
 
     /// Begins to load a revision beside the one that serves.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{Batch, Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique};
+use bourse_wire::options::{
+    Batch, Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique, Websocket,
+};
 use bourse_wire::v1;
 
 /// See the module.
@@ -38,6 +40,7 @@ const OPTIONS: &[&str] = &[
     "debounce",
     "batch",
     "mail",
+    "websocket",
 ];
 
 impl Function {
@@ -105,6 +108,11 @@ impl Function {
                 let hint =
                     "write it as \"5s\", or {\"wait\": \"5s\", \"max\": \"1m\", \"key\": \"{document}\"}";
                 self.debounce = Some(Debounce::from_json(json, &of.parameters).map_err(wrong(hint))?);
+            }
+            // The gateway's, which reads it again.
+            "websocket" => {
+                let hint = "write it as \"/chat/{room}\", or {\"path\": \"/chat/{room}\", \"durable\": true}";
+                Websocket::from_json(json).map_err(wrong(hint))?;
             }
             _ => return Err(unknown_option(option, &format!("function {}", of.name))),
         }

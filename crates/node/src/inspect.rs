@@ -73,7 +73,10 @@ impl Node {
     pub fn running_work(&self) -> impl Iterator<Item = bourse_wire::id::CallId> {
         self.calls
             .values()
-            .filter(|c| c.is_work() && matches!(c.phase, crate::call::Phase::Running(..)))
+            .filter(|c| {
+                c.is_work()
+                    && matches!(c.phase, crate::call::Phase::Running(..) | crate::call::Phase::Performing(_))
+            })
             .map(|c| c.id)
     }
 

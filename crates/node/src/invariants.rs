@@ -11,6 +11,7 @@ impl Node {
         self.check_calls();
         self.check_instances();
         self.check_queues();
+        self.check_performing();
         self.durable.check_invariants();
     }
 
@@ -79,7 +80,7 @@ impl Node {
                     );
                 }
                 Phase::Locked => assert!(call.key.is_some(), "who waits for a key has one"),
-                Phase::Committing { .. } => {}
+                Phase::Performing(_) | Phase::Committing { .. } => {}
             }
         }
         for (name, module) in &self.modules {

@@ -11,6 +11,7 @@
 //! keeper   -> node: Exited, Loaded                   node -> keeper:  Start, Fork, Signal
 //! scanner  -> node: Deploy                           node -> scanner: Published, Rejected
 //! store    -> node: Store                            node -> store:   Store
+//! daemon   -> node: Performed                        node -> daemon:  Perform, Desist
 //! ```
 //!
 //! | file | decides |
@@ -20,6 +21,7 @@
 //! | `nested` | giving the slot back while waiting, and resuming within capacity |
 //! | `outcome` | results, failures, reruns: every call is answered exactly once |
 //! | `governor` | starting, stopping, pinging and replacing instances |
+//! | `host` | what the daemon itself performs: webhooks, mails, messages to WebSocket connections |
 //! | `deploy` | revisions: loading, switching over, draining |
 //! | `peers` | who is at the other end of a connection, and what it may say |
 //! | `state` | the way between functions and the partitions |
@@ -40,6 +42,7 @@ mod deploy;
 mod entropy;
 mod function;
 mod governor;
+mod host;
 mod inspect;
 mod instance;
 mod invariants;
@@ -64,6 +67,7 @@ use bourse_wire::time::{Mono, Now};
 
 pub use bourse_durable as durable;
 pub use config::{Config, ModuleConfig};
+pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_module};
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
 pub use message::{
@@ -119,6 +123,8 @@ pub struct Node {
     rooms: batch::Rooms,
     /// Calls that were queued before their functions were known.
     unkeyed: BTreeSet<CallId>,
+    /// What the daemon is asked to do.
+    host: host::Performing,
     timers: Timers,
     outputs: VecDeque<Output>,
     draining: bool,
@@ -126,6 +132,8 @@ pub struct Node {
     /// The time for draining is over, whatever still hangs.
     drain_over: bool,
     ready: bool,
+    /// The last revision of a module that has the daemon's own name.
+    refused_name: Option<RevisionId>,
     next_process: u64,
     next_ticket: u64,
     next_nonce: u64,
@@ -164,12 +172,14 @@ impl Node {
             throttles: throttle::Throttles::default(),
             rooms: batch::Rooms::new(),
             unkeyed: BTreeSet::new(),
+            host: host::Performing::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             draining: false,
             drained: false,
             drain_over: false,
             ready: false,
+            refused_name: None,
             next_process: 1,
             next_ticket: 1,
             next_nonce: 1,
@@ -189,6 +199,7 @@ impl Node {
             Input::Loaded { template, report } => self.on_loaded(now, template, report),
             Input::Deploy { modules } => self.on_deploy(now, modules),
             Input::Store { token, answer } => self.durable.store_answer(now, token, answer),
+            Input::Performed { call, attempt, result } => self.on_performed(now, call, attempt, result),
             Input::Configure { config } => self.config = *config,
             Input::Recover => self.durable.recover(now),
             Input::Drain => self.on_drain(now),

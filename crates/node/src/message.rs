@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bourse_durable as durable;
 use bourse_durable::work::Seen;
-use bourse_wire::id::{CallId, FunctionName};
+use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::config::Config;
+use crate::host::HostFunction;
 use crate::instance::Exit;
 
 /// A connection, as the transport numbers them. Never used again for another.
@@ -191,6 +192,15 @@ pub enum Input {
         /// The answer.
         answer: durable::StoreAnswer,
     },
+    /// The daemon has done what an [`Output::Perform`] asked for, or not been able to.
+    Performed {
+        /// Which call.
+        call: CallId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// What came of it.
+        result: Result<Success, v1::Failure>,
+    },
     /// New settings. They hold from now on, also for what is there already.
     Configure {
         /// All of them.
@@ -252,6 +262,26 @@ pub enum Output {
         ticket: Ticket,
         /// How it stands, or why that is not known.
         told: Result<Box<Seen>, v1::Failure>,
+    },
+    /// Do something for a function; answered by [`Input::Performed`].
+    Perform {
+        /// The call's id, the same for all attempts: whoever is sent something twice can tell by it.
+        call: CallId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// What.
+        function: HostFunction,
+        /// Its arguments; see [`bourse_wire::arguments`].
+        payload: Bytes,
+        /// W3C trace context, or empty.
+        traceparent: String,
+    },
+    /// Nobody waits for an [`Output::Perform`] any more, or its time is over: no answer is wanted.
+    Desist {
+        /// Which call.
+        call: CallId,
+        /// Which attempt.
+        attempt: Attempt,
     },
     /// Start a template for a revision; answered by [`Input::Loaded`], in the end by [`Input::Exited`].
     StartTemplate {

@@ -83,7 +83,7 @@ impl Node {
     }
 
     /// The attempt has ended with a result; what it wrote is committed or dropped.
-    fn close_attempt(
+    pub(crate) fn close_attempt(
         &mut self,
         now: Now,
         id: CallId,
@@ -227,7 +227,7 @@ impl Node {
         call.emitted_bytes = 0;
         call.tail = None;
         if call.is_work() {
-            let (lane, attempt) = (call.function.module().to_owned(), call.attempt.0);
+            let (lane, attempt) = (call.function.lane().to_owned(), call.attempt.0);
             self.durable.renumber(&lane, id, attempt);
             for rider in &mut call.riders {
                 rider.attempt += 1;
@@ -253,6 +253,10 @@ impl Node {
                 self.forget(id);
             }
             Phase::Ahead(process) => self.recall(process),
+            Phase::Performing(_) => {
+                self.desist(id);
+                self.forget(id);
+            }
             Phase::Running(process, _) => {
                 let cancel = v1::Cancel { call: id.to_wire(), attempt: call.attempt.0, interrupt, reason };
                 // Children that it does not wait for stay as they are: it may want to clean up with their help.
@@ -313,11 +317,12 @@ impl Node {
             | Phase::Queued
             | Phase::Ahead(_)
             | Phase::Running(..)
+            | Phase::Performing(_)
             | Phase::Committing { .. } => {
                 let what = match call.phase {
                     Phase::Locked => format!("waited for {}", self.key_not_free(id)),
                     Phase::Queued | Phase::Ahead(_) => "waited for an instance".to_owned(),
-                    Phase::Running(..) => "ran".to_owned(),
+                    Phase::Running(..) | Phase::Performing(_) => "ran".to_owned(),
                     Phase::Committing { .. } => "waited for the store".to_owned(),
                 };
                 let took = now.mono.since(call.accepted);

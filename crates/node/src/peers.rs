@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bourse_wire::PROTOCOL_VERSION;
 use bourse_wire::failure::Code;
-use bourse_wire::id::{CallId, FunctionName};
+use bourse_wire::id::{CallId, FunctionName, HOST_MODULE};
 use bourse_wire::time::{DURATION_MAX, Now, millis};
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as FromPeer;
@@ -395,6 +395,10 @@ impl Node {
         let name = description.name.clone();
         if name.is_empty() {
             self.refuse(peer, Code::Protocol.because("an attached module needs a name"));
+            return;
+        }
+        if name == HOST_MODULE {
+            self.refuse(peer, crate::host::name_is_taken());
             return;
         }
         if self.draining {

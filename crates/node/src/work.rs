@@ -29,6 +29,7 @@ use bourse_wire::v1;
 
 use crate::batch::Rider;
 use crate::call::{Call, Phase};
+use crate::host::HostFunction;
 use crate::keys::CallKeys;
 use crate::message::{Event, Mode, NewCall, Origin, Success};
 use crate::outcome::store_unavailable;
@@ -248,6 +249,10 @@ impl Node {
         }
         let lanes: Vec<String> = self.durable.ready().map(str::to_owned).collect();
         for lane in lanes {
+            if lane.parse::<FunctionName>().is_ok_and(|name| name.is_host()) {
+                self.draw_host(now, &lane);
+                continue;
+            }
             let Some(module) = self.modules.get(&lane).filter(|m| !m.removed && m.serving().is_some()) else {
                 continue; // They wait until it is there again.
             };
@@ -275,14 +280,14 @@ impl Node {
         entry.work_queued < (revision.instances.len() + 1) * each
     }
 
-    fn begin_attempt(&mut self, now: Now, taken: Taken) {
+    pub(crate) fn begin_attempt(&mut self, now: Now, taken: Taken) {
         let Taken { call: id, attempt, redelivered, fence, record } = taken;
         let Ok(function) = record.function.parse::<FunctionName>() else {
             unreachable!("only calls of functions are accepted")
         };
         if self.calls.contains_key(&id) {
             // The attempt before is being ended.
-            self.durable.put_back(now, function.module(), id, PAUSE);
+            self.durable.put_back(now, function.lane(), id, PAUSE);
             return;
         }
         let batch = self.function_of(&function).and_then(|f| f.batch.clone());
@@ -291,7 +296,7 @@ impl Node {
             return self.join_batch(now, taken, &function, &batch);
         }
         if let Some(pause) = self.throttled(now, id, &function, &taken.record.arguments) {
-            self.durable.give_back(now, function.module(), id, pause);
+            self.durable.give_back(now, function.lane(), id, pause);
             return;
         }
         self.run_attempt(now, taken, &function, None);
@@ -323,9 +328,9 @@ impl Node {
         self.calls.insert(id, call);
         match self.late_key(id) {
             Ok(Some(name)) => self.lock(id, name),
-            Ok(None) => self.queue(id),
+            Ok(None) => self.enter(now, id),
             Err(failure) => {
-                self.queue(id);
+                self.enter(now, id);
                 return self.abort(now, id, failure);
             }
         }
@@ -378,7 +383,7 @@ impl Node {
         let attempt = call.attempt.0;
         let record =
             call.durable.as_ref().expect("an attempt of a durable call has its record").record.clone();
-        let module = call.function.module().to_owned();
+        let module = call.function.lane().to_owned();
         for rider in riders {
             match failure.kind() {
                 // Not this one was.
@@ -400,8 +405,11 @@ impl Node {
         let Ok(function) = before.function.parse::<FunctionName>() else {
             unreachable!("only calls of functions are accepted")
         };
-        let lane = function.module().to_owned();
-        let policy = self.function_of(&function).and_then(|f| f.retry.clone()).unwrap_or_default();
+        let lane = function.lane().to_owned();
+        let policy = match HostFunction::of(&function) {
+            Some(host) => host.retry(),
+            None => self.function_of(&function).and_then(|f| f.retry.clone()).unwrap_or_default(),
+        };
         let layer = LayerId { call: id, attempt: Attempt(attempt) };
         let chance = self.entropy.upto(u64::MAX - 1);
         let tries = attempt.saturating_sub(before.attempts_before);
@@ -520,7 +528,7 @@ impl Node {
     /// A durable call that has not started goes back to its lane.
     pub(crate) fn put_back_work(&mut self, now: Now, id: CallId, pause: Duration) {
         let call = self.calls.get_mut(&id).expect("the caller has looked it up");
-        let lane = call.function.module().to_owned();
+        let lane = call.function.lane().to_owned();
         call.origin = None;
         let riders = std::mem::take(&mut call.riders);
         self.by_origin.remove(&Origin::Work(id));

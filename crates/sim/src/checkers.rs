@@ -8,6 +8,7 @@
 //! * at most one run of a call takes effect, none of a failed or cancelled one, and the ledgers are what running the
 //!   calls one after the other would have made of them;
 //! * an idempotency key is one call's;
+//! * what the world outside is asked to do is a call that is stored, and a call of that kind that is done was asked for;
 //! * nobody is told what is not on the disk;
 //! * of two different batches no two have the same place (partition, owner, fence, sequence number).
 
@@ -61,6 +62,8 @@ pub struct Books {
     outgoing: BTreeMap<(u8, CallId, Option<u8>), bool>,
     numbers: BTreeMap<(u8, u64, u64, u64), u64>,
     cancels: BTreeSet<CallId>,
+    /// What the world outside was asked to do.
+    performed: BTreeSet<CallId>,
     /// What must never happen, and did.
     pub violations: Vec<String>,
 }
@@ -291,6 +294,14 @@ impl Books {
         self.calls.get(&call).is_some_and(|story| story.stored)
     }
 
+    /// The world outside is asked to do something.
+    pub fn performed(&mut self, call: CallId) {
+        self.performed.insert(call);
+        if !self.is_durable(call) {
+            self.wrong(format!("call {call} goes out, and is not stored"));
+        }
+    }
+
     /// Somebody asks that a call ends.
     pub fn cancels(&mut self, call: CallId) {
         self.cancels.insert(call);
@@ -369,6 +380,9 @@ impl Books {
                 });
                 if plan.scope.is_some() && place.as_deref() != Some(result) {
                     self.wrong(format!("call {call} is done as number {result}, and is at {place:?}"));
+                }
+                if plan.function.starts_with("bourse.") && !self.performed.contains(&call) {
+                    self.wrong(format!("call {call} is done, and never went out"));
                 }
                 if plan.bad == u32::MAX {
                     self.wrong(format!("call {call} is done, though each run of it fails"));

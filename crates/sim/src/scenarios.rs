@@ -33,6 +33,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("calls emitted at the same partition", emitted_here),
     scenario("calls emitted to another partition", emitted_elsewhere),
     scenario("calls emitted by a call that is not durable", emitted_by_sync),
+    scenario("webhooks emitted, here and elsewhere", webhooks),
     scenario("a synchronous call of a function with retry", sync_with_retry),
     scenario("nested calls, at home and elsewhere", nested),
     scenario("retry", retry),
@@ -147,6 +148,17 @@ fn emitted_by_sync(w: &mut World) {
     let plan = w.stage.add(plan);
     w.call(plan, Mode::Sync, "", None);
     w.run(200);
+}
+
+fn webhooks(w: &mut World) {
+    let first = w.stage.add(Plan::of("bourse.webhook"));
+    let fails = w.stage.add(Plan::of("bourse.send").bad(1, End::Fails));
+    start(w, Plan::of("a.f").adds(&scope_in(HOME)).bad(1, End::Fails).starts(&[first]));
+    let plan = Plan { starts_first: true, ..Plan::of("a.f").adds(&scope_in(ELSEWHERE)).starts(&[fails]) };
+    let plan = w.stage.add(plan);
+    w.call(plan, Mode::Sync, "", None);
+    start(w, Plan::of("bourse.webhook"));
+    w.run(3_000);
 }
 
 fn sync_with_retry(w: &mut World) {

@@ -104,6 +104,10 @@ pub(crate) fn output(output: &Output) -> String {
             format!("event: {}", text.chars().take_while(|c| c.is_alphanumeric()).collect::<String>())
         }
         Output::Published { .. } => "node -> scanner  published".to_owned(),
+        Output::Perform { call, attempt, function, .. } => {
+            format!("node -> outside  {} for {call} #{}", function.name(), attempt.0)
+        }
+        Output::Desist { call, .. } => format!("node -> outside  desist, {call}"),
         Output::Ready => "node is ready".to_owned(),
         Output::Drained => "node is drained".to_owned(),
     }

@@ -16,8 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bourse_durable::{StoreRequest, Token};
-use bourse_node::{Ask, Config, Exit, Input, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Ticket};
-use bourse_wire::id::{CallId, Incarnation};
+use bourse_node::{
+    Ask, Config, Exit, Input, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Success, Ticket,
+};
+use bourse_wire::failure::Code;
+use bourse_wire::id::{Attempt, CallId, Incarnation};
 use bourse_wire::time::Mono;
 use bourse_wire::v1::to_worker::Message as ToWorker;
 use bytes::Bytes;
@@ -28,12 +31,14 @@ use crate::clock::Clock;
 use crate::disk::{Disk, Happening, Keep, Mood};
 use crate::gateway::Gateway;
 use crate::keeper::Process;
-use crate::stage::Stage;
+use crate::stage::{Stage, Step};
 use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// How long a message to or from a worker is on its way.
 const LINK: Duration = Duration::from_micros(10);
+/// How long something takes that the daemon does for a function.
+const OUTSIDE: Duration = Duration::from_millis(2);
 
 /// Something that is going to happen.
 #[derive(Debug)]
@@ -343,10 +348,22 @@ impl World {
                 }
                 self.disk.ask(at, token, request, &mut self.chance);
             }
+            Output::Perform { call, attempt, payload, .. } => self.perform(call, attempt, &payload),
+            Output::Desist { .. } => {}
             Output::Drained => self.drained = true,
             Output::Ready | Output::Published { .. } | Output::Event(_) => {}
             other => self.keep(other),
         }
+    }
+
+    /// The world outside does what it is asked, and is heard a little later; or fails, as the plan says.
+    fn perform(&mut self, call: CallId, attempt: Attempt, payload: &[u8]) {
+        self.books.performed(call);
+        self.stage.hands(call);
+        let fails = matches!(self.stage.begin(payload).last(), Some(Step::End(_)));
+        let failure = || Code::FunctionError.because("it could not be done");
+        let result = if fails { Err(failure()) } else { Ok(Success::default()) };
+        self.later(OUTSIDE, Next::Input(Input::Performed { call, attempt, result }));
     }
 
     fn disk_step(&mut self) {

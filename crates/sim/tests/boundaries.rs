@@ -47,6 +47,7 @@ scenarios! {
     settle_elsewhere: "settle with state at another home", 20;
     emitted_here: "calls emitted at the same partition", 20;
     emitted_elsewhere: "calls emitted to another partition", 20;
+    webhooks: "webhooks emitted, here and elsewhere", 20;
     emitted_by_sync: "calls emitted by a call that is not durable", 20;
     sync_with_retry: "a synchronous call of a function with retry", 20;
     nested: "nested calls, at home and elsewhere", 20;

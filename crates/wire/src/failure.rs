@@ -77,6 +77,8 @@ codes! {
     Starting "starting" 503 "Starting";
     /// The daemon is stopping.
     ShuttingDown "shutting_down" 503 "Shutting down";
+    /// A webhook or mail was not taken by its target.
+    Undelivered "undelivered" 502 "Not delivered";
     /// The store does not take writes or reads.
     StoreUnavailable "store_unavailable" 503 "Store unavailable";
     /// The call took longer than its timeout.

@@ -85,6 +85,19 @@ pub struct Attempt(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 
+/// The module whose functions the daemon itself performs.
+pub const HOST_MODULE: &str = "bourse";
+
+/// What durable calls of a function stand in line with: those of its module. Each function of [`HOST_MODULE`] has a line
+/// of its own, since what one waits for is nothing to the others.
+pub fn lane_of(function: &str) -> &str {
+    match function.rsplit_once('.') {
+        Some((HOST_MODULE, _)) => function,
+        Some((module, _)) => module,
+        None => "",
+    }
+}
+
 /// A function's full name, `module.function`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionName {
@@ -106,6 +119,16 @@ impl FunctionName {
     /// The function's own part.
     pub fn function(&self) -> &str {
         &self.text[self.dot + 1..]
+    }
+
+    /// Whether the daemon itself performs it.
+    pub fn is_host(&self) -> bool {
+        self.module() == HOST_MODULE
+    }
+
+    /// See [`lane_of`].
+    pub fn lane(&self) -> &str {
+        lane_of(&self.text)
     }
 
     /// Both, with the dot.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::Table;
 use super::{Error, OK};
+use crate::config::known;
 use crate::config::{self, Config, Given, Scope, Source, schema};
 
 /// Shows every setting, its value, and where that comes from.
@@ -119,5 +120,5 @@ fn shown(config: &Config, name: &str, value: &str) -> String {
 }
 
 fn hidden<'a>(name: &str, value: &'a str) -> &'a str {
-    if name == "token" && !value.is_empty() { HIDDEN } else { value }
+    if known::SECRETS.contains(&name) && !value.is_empty() { HIDDEN } else { value }
 }

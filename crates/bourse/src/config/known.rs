@@ -165,6 +165,28 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "24h",
         "how long an ended durable call can be asked for, and an idempotency key holds",
     ),
+    live(
+        "webhook_secret",
+        Shape::List,
+        "",
+        "what webhooks are signed with, `whsec_…`; several while they are rotated: each signs",
+    ),
+    live(
+        "webhook_reach",
+        Shape::Text,
+        "private",
+        "where webhooks may go: public (the internet), private (also loopback and private networks), all (also link-local addresses, where clouds keep their machines' credentials)",
+    ),
+    live(
+        "mail_relay",
+        Shape::Text,
+        "",
+        "the server that takes mails: smtp://HOST:PORT?tls=required or smtps://HOST",
+    ),
+    live("mail_from", Shape::Text, "", "the sender of mails whose call names none"),
+    live("mail_user", Shape::Text, "", "name at the relay"),
+    live("mail_password", Shape::Text, "", "password at the relay"),
+    live("mail_password_file", Shape::Text, "", "file with the password at the relay"),
     module("instances_min", Shape::Count, "0", "instances that are kept even when idle"),
     module(
         "instances_max",
@@ -189,6 +211,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     module("blocked", Shape::Count, "64", "instances that may wait for nested calls"),
     module("idle", Shape::Duration, "5m", "an instance without work stops after this"),
 ];
+
+/// Settings that are not shown.
+pub(crate) const SECRETS: &[&str] = &["token", "webhook_secret", "mail_password"];
+
+/// Tables of `bourse.toml` with settings of one thing: `relay` in `[mail]` is the setting `mail_relay`.
+pub(crate) const THINGS: &[&str] = &["webhook", "mail"];
 
 /// Settings of which zero would mean that nothing runs.
 pub(crate) const ABOVE_ZERO: &[&str] = &[
@@ -241,6 +269,14 @@ pub(crate) fn find(name: &str) -> Option<&'static Setting> {
 }
 
 impl Setting {
+    /// The table of one thing that it belongs to, and its name there.
+    pub(crate) fn of_thing(&self) -> Option<(&'static str, &'static str)> {
+        let of = |thing: &&'static str| {
+            self.name.strip_prefix(thing)?.strip_prefix('_').map(|name| (*thing, name))
+        };
+        THINGS.iter().find_map(of)
+    }
+
     /// The environment variable that sets it.
     pub(crate) fn variable(&self) -> String {
         format!("BOURSE_{}", self.name.to_uppercase())

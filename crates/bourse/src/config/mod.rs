@@ -2,10 +2,11 @@
 //!
 //! Whatever is given and not known is refused, with the nearest name that is.
 
-mod known;
+pub(crate) mod known;
 mod mail;
 mod resolve;
 mod schema;
+mod things;
 mod value;
 
 pub(crate) use known::Scope;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bourse_node as node;
 
 use super::known::{self, SETTINGS, Scope, Setting, When};
+use super::things::read_things;
 use super::value;
 
 /// Where a value comes from.
@@ -77,12 +78,14 @@ pub(crate) struct Config {
     modules: BTreeMap<String, BTreeMap<&'static str, String>>,
     /// `[routes]`: "METHOD /pattern" to "module.function".
     pub routes: BTreeMap<String, String>,
+    /// `[webhook.secrets]`: host to secret.
+    pub webhook_secrets: BTreeMap<String, String>,
     /// What it was made from beside the file, to look again.
     given: (Given, Vec<(String, String)>),
 }
 
 /// The tables of `bourse.toml` in the served folder.
-const TABLES: &[&str] = &["daemon", "modules", "routes"];
+const TABLES: &[&str] = &["daemon", "modules", "routes", "webhook", "mail"];
 
 impl Config {
     /// From everything that has a say. `variables` is the process's environment.
@@ -98,7 +101,7 @@ impl Config {
         let path = folder.join(bourse_worker::scan::SETTINGS_FILE);
         let file = read(&path)?;
         let place = path.display().to_string();
-        for table in ["daemon", "routes"] {
+        for table in ["daemon", "routes", "webhook", "mail"] {
             if let Some(value) = file.get(table).filter(|v| !v.is_table()) {
                 let reason = format!("{value} is not a table; write [{table}], and below it NAME = VALUE");
                 return Err(Error::Bad { place, name: table.to_owned(), reason });
@@ -117,6 +120,10 @@ impl Config {
                 values.insert(setting.name, (text, Source::File(path.clone())));
             }
         }
+        let webhook_secrets = read_things(&file, &place, |setting, text| {
+            said.insert(setting.name, text.clone());
+            values.insert(setting.name, (text, Source::File(path.clone())));
+        })?;
         for (name, text) in variables {
             let Some(setting) = SETTINGS.iter().find(|s| s.variable() == name) else {
                 if known::is_other_variable(&name) {
@@ -140,6 +147,7 @@ impl Config {
             file: said,
             modules: BTreeMap::new(),
             routes: BTreeMap::new(),
+            webhook_secrets,
             given,
         };
         config.read_routes(&file, &place)?;
@@ -218,6 +226,7 @@ impl Config {
             self.values.insert(setting.name, value);
         }
         self.routes = again.routes;
+        self.webhook_secrets = again.webhook_secrets;
         self.file = again.file;
     }
 
@@ -449,7 +458,7 @@ fn checked(place: &str, setting: &Setting, name: &str, text: &str) -> Result<(),
     })
 }
 
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     bourse_wire::nearest::nearest(name, names).first().map(|near| (*near).to_owned())
 }
 

@@ -25,6 +25,18 @@ pub(crate) fn schema() -> Value {
         }),
     );
     let module = json!({"type": "object", "additionalProperties": false, "properties": module});
+    let thing = |thing: &str| -> Map<String, Value> {
+        let its = SETTINGS.iter().filter_map(|s| s.of_thing().map(|of| (of, s)));
+        its.filter(|((of, _), _)| *of == thing).map(|((_, name), s)| (name.to_owned(), property(s))).collect()
+    };
+    let mut webhook = thing("webhook");
+    webhook.insert(
+        "secrets".to_owned(),
+        json!({
+            "type": "object", "additionalProperties": {"type": "string"},
+            "description": "secrets of single hosts: \"hooks.example.com\" = \"whsec_…\""
+        }),
+    );
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "bourse.toml",
@@ -39,6 +51,14 @@ pub(crate) fn schema() -> Value {
             },
             "modules": {"type": "object", "description": "settings of single modules, by name", "additionalProperties": module},
             "module": module,
+            "webhook": {
+                "type": "object", "additionalProperties": false, "properties": webhook,
+                "description": "how webhooks are sent"
+            },
+            "mail": {
+                "type": "object", "additionalProperties": false, "properties": thing("mail"),
+                "description": "how mails are sent"
+            },
             "routes": {
                 "type": "object",
                 "description": "HTTP routes: \"METHOD /pattern\" = \"module.function\"",

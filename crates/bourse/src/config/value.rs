@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::known::{ABOVE_ZERO, Setting, Shape};
+use crate::daemon::outside::Reach;
 
 /// Checks a value given as text; the error says what it should look like.
 pub(crate) fn check(setting: &Setting, text: &str) -> Result<(), String> {
@@ -25,6 +26,9 @@ pub(crate) fn check(setting: &Setting, text: &str) -> Result<(), String> {
         && let Some(word) = text.split(',').map(str::trim).find(|word| !is_level_or_filter(word))
     {
         return Err(format!("{word:?} is no level; there are {}", LEVELS.join(", ")));
+    }
+    if setting.name == "webhook_reach" && !Reach::NAMES.contains(&text) {
+        return Err(format!("{text:?} is not one of {}", Reach::NAMES.join(", ")));
     }
     Ok(())
 }

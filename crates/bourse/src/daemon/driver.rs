@@ -1,6 +1,7 @@
 //! The loop. Everything from outside becomes one [`Input`] after the other; everything the node says is carried out
 //! before the next one.
 
+mod perform;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use super::events::Meters;
 use super::files::Contact;
 use super::keeper::KeeperLine;
 use super::lister::List;
+use super::outside::{Outside, Performed, Task};
 use super::store::StoreThreads;
 use super::{events, logs, views};
 use crate::config::Config;
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     pub store_answers: mpsc::UnboundedReceiver<(Token, StoreAnswer)>,
     pub gateway: Gateway,
     pub http_events: mpsc::UnboundedReceiver<HttpEvent>,
+    pub outside: Outside,
+    pub performed: mpsc::UnboundedReceiver<Performed>,
     pub deployer: std_mpsc::Sender<ToDeployer>,
     pub deployed: mpsc::UnboundedReceiver<FromDeployer>,
     pub places: Places,
@@ -75,10 +79,26 @@ pub(super) struct State {
     loaded: bool,
     ready: bool,
     drained: bool,
+    /// It was told to stop.
+    stopping: Option<Stopping>,
     cut_short: bool,
     /// Processes that the keeper knows of: their end has to be told if it dies.
     processes: BTreeSet<ProcessId>,
 }
+
+/// What is waited for before the daemon ends.
+#[derive(Clone, Copy)]
+enum Stopping {
+    /// That WebSocket connections are closed, until then.
+    Sockets(tokio::time::Instant),
+    /// That the node has finished what it has.
+    Node,
+}
+
+/// How long WebSocket connections have to close when the daemon stops.
+const SOCKETS_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often it is looked whether they have.
+const SOCKETS_TICK: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Events of one source that are taken before the node's outputs are carried out.
 const EVENTS_PER_TURN: usize = 256;
@@ -95,6 +115,7 @@ impl Driver {
         let mut upkeep = tokio::time::interval(UPKEEP);
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
         tokio::pin!(timer);
+        self.set_routes();
         self.handle(Input::Recover);
         self.carry_out();
         while !self.state.drained {
@@ -119,20 +140,25 @@ impl Driver {
                         self.handle(Input::Store { token, answer });
                     }
                 }
+                Some(Performed { call, attempt, result }) = self.performed.recv() => {
+                    self.handle(Input::Performed { call, attempt, result });
+                }
                 message = self.keeper.recv() => match message {
                     Some(message) => self.on_keeper(message),
                     None => self.on_keeper_gone()?,
                 },
                 Some(message) = self.deployed.recv() => self.on_deployer(message),
+                () = tokio::time::sleep(SOCKETS_TICK), if matches!(self.state.stopping, Some(Stopping::Sockets(_))) => {}
                 _ = upkeep.tick() => logs::trim_all(&self.config.data()),
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
                 _ = terminate.recv() => self.stop("terminated"),
                 _ = interrupt.recv() => self.stop("interrupted"),
                 // It comes from the shell and the kernel both, so a second one says nothing.
-                () = hangup.recv() => if !self.node.status().draining {
+                () = hangup.recv() => if self.state.stopping.is_none() {
                     self.stop("the terminal is gone");
                 },
             }
+            self.stop_further();
             self.carry_out();
         }
         Ok(())
@@ -153,7 +179,7 @@ impl Driver {
 
     /// The first signal lets calls finish; the second one does not.
     fn stop(&mut self, why: &str) {
-        if self.node.status().draining {
+        if self.state.stopping.is_some() {
             tracing::warn!("{why} again: what still runs is dropped");
             self.state.drained = true;
             self.state.cut_short = true;
@@ -162,7 +188,20 @@ impl Driver {
         }
         tracing::info!("{why}: finishing the calls in flight (again to stop at once)");
         self.gateway.set_ready(false);
-        self.handle(Input::Drain);
+        // The ends of connections are calls, which have to be accepted while that is possible.
+        self.gateway.sockets().shut();
+        self.state.stopping = Some(Stopping::Sockets(tokio::time::Instant::now() + SOCKETS_MAX));
+        self.stop_further();
+    }
+
+    /// Once the last connection has told its end, or that takes too long, the node stops.
+    fn stop_further(&mut self) {
+        if let Some(Stopping::Sockets(until)) = self.state.stopping
+            && (self.gateway.sockets().is_closed() || tokio::time::Instant::now() >= until)
+        {
+            self.state.stopping = Some(Stopping::Node);
+            self.handle(Input::Drain);
+        }
     }
 
     /// Whoever still waits is told that nothing will come.
@@ -430,6 +469,10 @@ impl Driver {
                 Output::Store { token, request } => {
                     self.store.as_ref().expect("the store ends after the loop").ask(token, request)
                 }
+                Output::Perform { call, attempt, function, payload, traceparent } => {
+                    self.perform(Task { call, attempt, function, payload, traceparent });
+                }
+                Output::Desist { call, attempt } => self.outside.desist(call, attempt),
                 Output::StartTemplate { process, module, revision } => {
                     self.start_template(process, module, revision)
                 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `driver` | the loop |
 //! | `deploy` | from a folder to modules that can be started (a thread) |
+//! | `outside` | what is done for functions: webhooks, mails (a thread) |
 //! | `store`, `lister` | the store's threads; lists of durable calls |
 //! | `keeper` | the line to the keeper |
 //! | `events` | logs and metrics |
@@ -22,6 +23,7 @@ mod keeper;
 mod lister;
 mod logs;
 mod mail;
+pub(crate) mod outside;
 mod store;
 mod views;
 
@@ -52,6 +54,8 @@ pub(crate) fn run(config: Config, ready_file: Option<&Path>) -> anyhow::Result<(
 
 async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let clock = clock::Clock::start();
+    // Whoever makes a TLS connection uses this one; it fails only where it has been done before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let files = raise_files();
     config.check_folder()?;
     let data = config.data();
@@ -95,6 +99,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         endpoint: endpoint.to_string(),
         attached: !config.list("attached").is_empty(),
     };
+    let (to_driver_performed, performed) = mpsc::unbounded_channel();
+    let outside = outside::Outside::start(outside::Settings::from(&config), to_driver_performed)?;
     let (from_deployer, deployed) = mpsc::unbounded_channel();
     let deployer = deploy::start(places.clone(), from_deployer)?;
     deployer.send(deploy::ToDeployer::Look).ok();
@@ -132,6 +138,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         store_answers,
         gateway: gateway.clone(),
         http_events,
+        outside,
+        performed,
         deployer,
         deployed,
         places,

@@ -212,7 +212,7 @@ impl Piece {
     pub(crate) fn lane(&self) -> &str {
         match &self.what {
             What::Accept(record) | What::Tail(record) => lane_of(record),
-            What::End(ended) => module_of(&ended.function),
+            What::End(ended) => lane_of_function(&ended.function),
         }
     }
 }
@@ -304,13 +304,13 @@ pub fn call_of(key: &[u8]) -> Option<CallId> {
 /// So many calls that have left are remembered before those are forgotten that no read needs any more.
 const LEFT_TRIMMED: usize = 1024;
 
-/// The module of a call.
+/// What a call stands in line with.
 pub(crate) fn lane_of(record: &record::Call) -> &str {
-    module_of(&record.function)
+    bourse_wire::id::lane_of(&record.function)
 }
 
-pub(crate) fn module_of(function: &str) -> &str {
-    function.rsplit_once('.').map_or("", |(module, _)| module)
+pub(crate) fn lane_of_function(function: &str) -> &str {
+    bourse_wire::id::lane_of(function)
 }
 
 impl Work {

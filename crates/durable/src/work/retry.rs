@@ -72,6 +72,7 @@ pub fn decide(policy: &Policy, failure: &v1::Failure, failures: u32, tries: u32,
         | Code::Conflict
         | Code::InstanceCrashed
         | Code::Timeout
+        | Code::Undelivered
         | Code::Internal
         | Code::Cancelled => {
             let named = |names: &[String]| names.iter().any(|name| is_named(&failure.r#type, name));

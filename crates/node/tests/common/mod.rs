@@ -23,10 +23,10 @@ use std::time::Duration;
 
 use bourse_node::durable::work::Seen;
 use bourse_node::{
-    Answer, Config, Event, Exit, Found, Input, Kind, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId,
-    Ticket,
+    Answer, Config, Event, Exit, Found, HostFunction, Input, Kind, Mode, NewCall, Node, Origin, Output,
+    PeerId, ProcessId, Ticket,
 };
-use bourse_wire::id::Incarnation;
+use bourse_wire::id::{Attempt, CallId, Incarnation};
 use bourse_wire::time::{Mono, Now, Wall};
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as ToNode;
@@ -80,6 +80,9 @@ pub struct World {
     /// The last frames from workers.
     pub heard: std::collections::VecDeque<(PeerId, ToNode, Bytes)>,
     pub published: Vec<(String, String)>,
+    /// What the daemon was asked to do: a test answers.
+    pub performs: Vec<(CallId, Attempt, HostFunction, Bytes)>,
+    pub desisted: Vec<CallId>,
     pub ready: bool,
     pub drained: bool,
     pub closed: BTreeSet<PeerId>,
@@ -134,6 +137,8 @@ impl World {
             events: Vec::new(),
             heard: std::collections::VecDeque::new(),
             published: Vec::new(),
+            performs: Vec::new(),
+            desisted: Vec::new(),
             ready: false,
             drained: false,
             closed: BTreeSet::new(),
@@ -514,6 +519,10 @@ impl World {
                 Output::Published { modules } => {
                     self.published = modules.into_iter().map(|(m, r)| (m.name, r.0)).collect();
                 }
+                Output::Perform { call, attempt, function, payload, .. } => {
+                    self.performs.push((call, attempt, function, payload));
+                }
+                Output::Desist { call, .. } => self.desisted.push(call),
                 Output::Ready => self.ready = true,
                 Output::Drained => self.drained = true,
                 Output::Event(event) => self.events.push(event),

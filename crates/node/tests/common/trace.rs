@@ -123,6 +123,11 @@ impl Trace {
                 let all: Vec<_> = modules.iter().map(|(m, r)| format!("{} {}", m.name, r.0)).collect();
                 format!("node -> scanner  published: {}", all.join(", "))
             }
+            Output::Perform { call: _, attempt, function, payload, .. } => {
+                let payload = String::from_utf8_lossy(payload);
+                format!("node -> daemon  {} ({payload}) attempt {}", function.name(), attempt.0)
+            }
+            Output::Desist { .. } => "node -> daemon  desist".to_owned(),
             Output::Ready => "node is ready".to_owned(),
             Output::Drained => "node is drained".to_owned(),
             Output::Store { request, .. } => format!("node -> store  {}", first_word(request)),

@@ -6,6 +6,7 @@ mod mail;
 mod pace;
 mod retry;
 mod unique;
+mod websocket;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use mail::{MAIL_PATTERN_BYTES_MAX, MAIL_PATTERNS_MAX, MailPattern};
 pub use pace::{Debounce, Throttle};
 pub use retry::Retry;
 pub use unique::{Unique, Window};
+pub use websocket::Websocket;
 
 use crate::nearest::nearest;
 use crate::time::parse_duration;

@@ -11,7 +11,8 @@ use bourse_wire::v1;
 use bourse_worker::scan;
 
 use super::{Driver, Planned};
-use crate::daemon::events;
+use crate::config::known;
+use crate::daemon::{events, outside};
 
 impl Driver {
     /// Settings and routes as they are now. What cannot be used is reported, and what was there before counts.
@@ -30,13 +31,18 @@ impl Driver {
                 for (name, value) in self.config.changed(&again) {
                     tracing::info!(
                         "bourse.toml: {name} is {} now",
-                        if value.is_empty() { "unset" } else { value }
+                        match value {
+                            "" => "unset",
+                            _ if known::SECRETS.contains(&name) => "another",
+                            value => value,
+                        }
                     );
                 }
                 for (name, source) in self.config.outdone(&again) {
                     tracing::warn!("bourse.toml: {name} changes nothing: it is set by the {source}");
                 }
                 self.config.take_over(again);
+                self.outside.configure(outside::Settings::from(&self.config));
             }
             Err(error) => problems.push(("settings".to_owned(), error.to_string(), "they stay as they were")),
         }
@@ -83,8 +89,8 @@ impl Driver {
     /// Tells the gateway what is served, and at which routes.
     pub(super) fn set_routes(&mut self) {
         const PLACE: &str = "[routes]";
-        let served: Vec<Deployed> =
-            self.state.published.iter().map(|module| Deployed { module: module.clone() }).collect();
+        let published = self.state.published.iter().cloned().chain([bourse_node::host_module()]);
+        let served: Vec<Deployed> = published.map(|module| Deployed { module }).collect();
         let has = |name: &FunctionName| {
             let module = self.state.published.iter().find(|m| m.name == name.module());
             module.is_some_and(|m| m.functions.iter().any(|f| f.name == name.function()))

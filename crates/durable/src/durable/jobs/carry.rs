@@ -14,7 +14,7 @@ use crate::layer::Layer;
 use crate::message::StorePage;
 use crate::mutant::{self, Mutant};
 use crate::work::exclusive::KeyName;
-use crate::work::{NewCall, Outgoing, Piece, Recovery, key, lane_of, module_of};
+use crate::work::{NewCall, Outgoing, Piece, Recovery, key, lane_of, lane_of_function};
 
 impl Durable {
     pub(super) fn carry(&mut self, piece: Piece, from: PartitionId, cause: Cause) {
@@ -51,7 +51,7 @@ impl Durable {
             What::Tail(_) if mutant::is(Mutant::OldTailWins) => self.carry(piece, from, cause),
             What::Tail(ref record) => {
                 let left = [&record.previous, &record.function];
-                let left = left.map(|function| key::live(module_of(function), piece.call));
+                let left = left.map(|function| key::live(lane_of_function(function), piece.call));
                 self.check_next(piece, from, left.into(), cause);
             }
         }
@@ -217,7 +217,7 @@ impl Piece {
                 std::iter::once(live).chain(index(record, call)).collect()
             }
             What::Tail(record) => {
-                let before = module_of(&record.previous);
+                let before = lane_of_function(&record.previous);
                 let old = (before != lane).then(|| (key::live(before, call), None));
                 let live = (key::live(lane, call), Some(encode(record)));
                 old.into_iter().chain([live]).chain(index(record, call)).collect()
