@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{
-    Batch, Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique, Websocket,
-};
+use bourse_wire::options::{Batch, Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique, Websocket};
 use bourse_wire::v1;
 
 /// See the module.
