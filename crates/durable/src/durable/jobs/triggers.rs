@@ -1,6 +1,5 @@
 //! Records of what wakes functions: they are found after a start, and looked at when it is in doubt how they are.
 
-use bourse_wire::record::v1::outgoing::What;
 use bytes::Bytes;
 
 use super::{AGAIN, Cause, Durable, Job, PAGE_ROWS};
@@ -53,7 +52,7 @@ impl Durable {
     /// As a planted fault has it: by a commit of its own.
     pub(in crate::durable) fn accept_alone(&mut self, call: NewCall) {
         let home = key::home(call.call);
-        self.carry(Piece { call: call.call, what: What::Accept(call.record) }, home, Cause::Fresh);
+        self.carry(Piece::accept(call), home, Cause::Fresh);
     }
 
     /// What lands tells that nothing before it is still on its way.
