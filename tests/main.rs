@@ -17,6 +17,7 @@ mod sorting;
 mod store;
 mod support;
 mod treedb;
+mod triggers;
 mod values;
 mod walker;
 mod websocket;

@@ -51,6 +51,10 @@ enum Command {
     Calls(client::calls::Calls),
     /// Show dead letters, try them again, forget them
     Dead(client::calls::Dead),
+    /// Publish a message to a queue or topic
+    Publish(client::triggers::Publish),
+    /// Show cron lines, queues and topics
+    Triggers(client::triggers::Triggers),
     /// Show how many durable calls wait
     Queue(client::calls::Queue),
     /// Show modules and instances
@@ -236,6 +240,8 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Map(map) => client::map::run(map),
         Command::Calls(calls) => client::calls::calls(calls),
         Command::Dead(dead) => client::calls::dead(dead),
+        Command::Publish(publish) => client::triggers::publish(publish),
+        Command::Triggers(triggers) => client::triggers::triggers(triggers),
         Command::Queue(queue) => client::calls::queue(queue),
         Command::Ps(ps) => client::ps::run(ps),
         Command::Logs(logs) => client::logs::run(logs),

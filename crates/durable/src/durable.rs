@@ -28,6 +28,7 @@ use crate::work::{NewCall, Work};
 mod calls;
 pub(crate) mod jobs;
 pub(crate) mod reading;
+mod triggers;
 
 /// All keyed state of one node. See the crate.
 #[derive(Debug)]

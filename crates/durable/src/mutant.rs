@@ -56,6 +56,12 @@ pub enum Mutant {
     OldTailWins,
     /// A unique key is not looked up where a function's call arrives.
     UniqueNotCarried,
+    /// A cron line's tick and the call that it makes are two commits.
+    TickApartFromCall,
+    /// A tick of which nobody knows whether it landed is taken for one that never will.
+    TickInDoubtIsLost,
+    /// Each function that a message is for gets it by a commit of its own.
+    MessageInParts,
 }
 
 /// All of them.
@@ -85,6 +91,9 @@ pub const ALL: &[Mutant] = &[
     Mutant::BackOffFreesKey,
     Mutant::OldTailWins,
     Mutant::UniqueNotCarried,
+    Mutant::TickApartFromCall,
+    Mutant::TickInDoubtIsLost,
+    Mutant::MessageInParts,
 ];
 
 #[cfg(feature = "mutants")]

@@ -102,6 +102,9 @@ impl Exchange<'_> {
         {
             return (outcome, Reached::Other(Class::Api));
         }
+        if let Some(outcome) = self.triggers().await {
+            return (outcome, Reached::Other(Class::Api));
+        }
         self.route().await
     }
 
@@ -189,7 +192,7 @@ impl Exchange<'_> {
         self.call(target, terms, Input { route: true, path, query, content, body, headers, request }).await
     }
 
-    async fn read(&mut self) -> Result<Bytes, v1::Failure> {
+    pub(crate) async fn read(&mut self) -> Result<Bytes, v1::Failure> {
         if self.body.is_end_stream() {
             return Ok(Bytes::new());
         }

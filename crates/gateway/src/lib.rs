@@ -8,6 +8,7 @@
 //! gateway -> daemon:  Event::Call { call, ticket, reply }      daemon -> gateway: Answer (through reply)
 //! gateway -> daemon:  Event::Cancel { ticket }                 the client went away before the answer
 //! gateway -> daemon:  Event::Ask { call, ask, ticket, reply }   daemon -> gateway: Standing (through reply)
+//! gateway -> daemon:  Event::Publish, Forget                   daemon -> gateway: Answer (through reply)
 //! gateway -> daemon:  Event::Inspect { what, reply }           daemon -> gateway: JSON (through reply)
 //! daemon  -> gateway: set_routes, set_ready
 //! ```
@@ -24,6 +25,7 @@
 //! | `signature`, `bind` | what a function takes, and fitting a request to it |
 //! | `json` | JSON text to CBOR and back, without a tree in between |
 //! | `calls`, `events`, [`standing`] | durable calls: how they stand, what can be done about them |
+//! | `publish` | messages to queues and topics; what listens |
 //! | `terms` | timeout, queue wait and version of one call |
 //! | `answer`, [`problem`] | results and failures as HTTP |
 //! | [`guard`], `cors` | Host, Origin and bearer token; what browsers are told |
@@ -50,6 +52,7 @@ pub mod metrics;
 mod openapi;
 pub mod pattern;
 pub mod problem;
+mod publish;
 mod pulse;
 mod reply;
 pub mod routes;
@@ -68,6 +71,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bourse_wire::id::{CallId, FunctionName};
+use bourse_wire::options::Channel;
 use bourse_wire::v1;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -106,6 +110,21 @@ pub struct Call {
     pub trigger: Option<Box<v1::Trigger>>,
 }
 
+/// A message that a request publishes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Where it goes.
+    pub to: Channel,
+    /// CBOR; empty reads as null. Checked, unless the client sent CBOR itself.
+    pub payload: Bytes,
+    /// Nothing is run before that.
+    pub delay: Option<Duration>,
+    /// W3C trace context; always valid.
+    pub traceparent: String,
+    /// A second message to the queue with this key is the first one. Empty: none.
+    pub idempotency_key: String,
+}
+
 /// Names a call between the gateway and the daemon. Counts up from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -120,6 +139,24 @@ pub enum Event {
         /// Its name in a later `Cancel`.
         ticket: Ticket,
         /// Where its answer goes.
+        reply: oneshot::Sender<Answer>,
+    },
+    /// Publish a message. The result is a CBOR map that is shown as it is.
+    Publish {
+        /// What.
+        message: Message,
+        /// Its name.
+        ticket: Ticket,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Answer>,
+    },
+    /// Let a module that is gone listen no longer. The result is a CBOR map that is shown as it is.
+    Forget {
+        /// Which.
+        module: String,
+        /// Its name.
+        ticket: Ticket,
+        /// Where the answer goes.
         reply: oneshot::Sender<Answer>,
     },
     /// Say, or do, something about a durable call.
@@ -188,6 +225,8 @@ pub enum Inspect {
     Calls(Listing),
     /// `GET /v1/queues`.
     Queues,
+    /// `GET /v1/triggers`.
+    Triggers,
 }
 
 /// How a call ended.

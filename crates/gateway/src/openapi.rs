@@ -21,6 +21,7 @@ pub(crate) fn document(routes: &Routes) -> Json {
         paths.insert(format!("/v1/call/{}", target.name), json!({"post": call(target)}));
     }
     paths.extend(durable());
+    paths.extend(triggers());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -191,6 +192,60 @@ fn durable() -> [(String, Json); 6] {
         path("/v1/dead", list("listDeadLetters", "Dead letters", &["function", "limit", "before"])),
         path("/v1/dead/{id}", json!({"delete": with_id(purge)})),
         path("/v1/dead/{id}/replay", json!({"post": with_id(replay)})),
+    ]
+}
+
+/// The paths of queues, topics and what else wakes functions.
+fn triggers() -> [(String, Json); 4] {
+    let text = || json!({"type": "string"});
+    let in_path = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": text()});
+    let operation = |name: &str, summary: &str, status: &str, schema: Json| {
+        json!({
+            "operationId": name,
+            "tags": ["triggers"],
+            "summary": summary,
+            "parameters": [],
+            "responses": {
+                status: {"description": "Done", "content": {"application/json": {"schema": schema}}},
+                "default": {"$ref": "#/components/responses/Problem"},
+            },
+        })
+    };
+    let published = json!({"type": "object", "required": ["calls", "subscribers"], "properties": {
+        "calls": {"type": "array", "items": {"type": "string", "format": "uuid"}},
+        "subscribers": {"type": "integer"},
+    }});
+    let publish = |name: &str, summary: &str, more: &[Json]| {
+        let mut post = operation(name, summary, "202", published.clone());
+        let delay = json!({"name": "delay", "in": "query", "schema": text(),
+            "description": "Nothing is run before that: 5s"});
+        post["parameters"] = [in_path("name"), delay].into_iter().chain(more.iter().cloned()).collect();
+        post["requestBody"] = json!({"required": false, "content": {"application/json": {"schema": {}}}});
+        json!({"post": post})
+    };
+    let key = json!({"$ref": "#/components/parameters/IdempotencyKey"});
+    let time = json!({"type": ["string", "null"], "format": "date-time"});
+    let trigger = json!({"type": "object", "required": ["kind", "name", "function"], "properties": {
+        "kind": {"enum": ["cron", "queue", "topic"]},
+        "name": text(), "function": text(), "serving": {"type": "boolean"},
+        "zone": text(), "missed": text(), "next": time, "last": time,
+    }});
+    let list = operation(
+        "listTriggers",
+        "Cron lines, queues and topics",
+        "200",
+        json!({"type": "array", "items": trigger}),
+    );
+    let removed = json!({"type": "object", "properties": {"module": text(), "removed": {"type": "integer"}}});
+    let summary = "Let a module that is gone from the folder listen no longer";
+    let mut remove = operation("removeTriggers", summary, "200", removed);
+    remove["parameters"] = json!([in_path("module")]);
+    let path = |path: &str, item: Json| (path.to_owned(), item);
+    [
+        path("/v1/queues/{name}", publish("publishToQueue", "Publish to the function of a queue", &[key])),
+        path("/v1/topics/{name}", publish("publishToTopic", "Publish to all functions that listen", &[])),
+        path("/v1/triggers", json!({"get": list})),
+        path("/v1/triggers/{module}", json!({"delete": remove})),
     ]
 }
 

@@ -150,8 +150,8 @@ fn error(failure: &v1::Failure, traceback: bool) -> Value {
     Value::Object(error)
 }
 
-/// RFC 3339, in UTC.
-fn at(ms: u64) -> Option<String> {
+/// RFC 3339, in UTC, from milliseconds since 1970.
+pub fn at(ms: u64) -> Option<String> {
     let ms = i64::try_from(ms).ok()?;
     jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string())
 }

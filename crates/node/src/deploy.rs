@@ -177,9 +177,16 @@ impl Node {
     pub(crate) fn described(&mut self, now: Now, name: &str, id: &RevisionId, mut description: v1::Module) {
         // Its place in the folder names a module, whatever it calls itself.
         name.clone_into(&mut description.name);
+        if self.is_early(name, id, &description) {
+            return;
+        }
         let Some(module) = self.modules.get_mut(name) else { return };
         let Some(revision) = module.revisions.get_mut(id) else { return };
-        if let Err(failure) = revision.describe(description) {
+        let described = revision.describe(description);
+        let described =
+            described.and_then(|()| self.check_own_queues(name, &self.modules[name].revisions[id]));
+        let Some(module) = self.modules.get(name) else { return };
+        if let Err(failure) = described {
             self.load_failed(now, name, id, failure);
         } else if module.incoming.as_ref() == Some(id) {
             self.switch_over(now, name, id);
@@ -368,6 +375,7 @@ impl Node {
         let id = RevisionId(format!("attached-{}", process.0));
         let mut revision = Revision::new(Kind::Process);
         revision.describe(description)?;
+        self.check_own_queues(&name, &revision)?;
         revision.instances.insert(process);
         let module = self.modules.entry(name.clone()).or_insert_with(|| {
             let mut module = Module::new();
@@ -409,6 +417,7 @@ impl Node {
     }
 
     fn publish(&mut self) {
+        self.triggers_changed();
         let modules = self
             .modules
             .values()

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bourse_wire::failure::Code;
-use bourse_wire::options::{Batch, Debounce, KeyTemplate, MailPattern, Retry, Throttle, Unique, Websocket};
+use bourse_wire::options::{
+    Batch, Cron, Debounce, KeyTemplate, MailPattern, QueueName, Retry, Throttle, TopicPattern, Unique,
+    Websocket,
+};
 use bourse_wire::v1;
 
 /// See the module.
@@ -23,6 +26,12 @@ pub(crate) struct Function {
     pub debounce: Option<Debounce>,
     /// Its calls are durable, and run several at a time.
     pub batch: Option<Batch>,
+    /// When the clock wakes it.
+    pub cron: Vec<Cron>,
+    /// The queues that are its own.
+    pub queues: Vec<QueueName>,
+    /// The topics that it listens to.
+    pub topics: Vec<TopicPattern>,
     /// How long it runs, smoothed; `None` until it has been seen.
     pub run_time: Option<Duration>,
 }
@@ -39,6 +48,9 @@ const OPTIONS: &[&str] = &[
     "batch",
     "mail",
     "websocket",
+    "cron",
+    "queue",
+    "topic",
 ];
 
 impl Function {
@@ -112,6 +124,22 @@ impl Function {
                 let hint = "write it as \"/chat/{room}\", or {\"path\": \"/chat/{room}\", \"durable\": true}";
                 Websocket::from_json(json).map_err(wrong(hint))?;
             }
+            "cron" => {
+                let hint =
+                    "write it as \"0 3 * * *\", or {\"line\": \"0 3 * * *\", \"zone\": \"Europe/Berlin\"}";
+                self.cron =
+                    Cron::from_json(json).and_then(|cron| no_arguments(of, cron)).map_err(wrong(hint))?;
+            }
+            "queue" => {
+                let hint = "write it as \"orders\", or [\"orders\", \"returns\"]";
+                let queues = QueueName::from_json(json).and_then(|queues| one_argument(of, queues));
+                self.queues = queues.map_err(wrong(hint))?;
+            }
+            "topic" => {
+                let hint = "write it as \"order.paid\", \"order.*\" or \"order.>\"";
+                let topics = TopicPattern::from_json(json).and_then(|topics| one_argument(of, topics));
+                self.topics = topics.map_err(wrong(hint))?;
+            }
             _ => return Err(unknown_option(option, &format!("function {}", of.name))),
         }
         Ok(())
@@ -123,6 +151,39 @@ impl Function {
             Some(old) => (old * (Self::WEIGHT - 1) + took) / Self::WEIGHT,
         });
     }
+}
+
+/// A tick brings no arguments.
+fn no_arguments<T>(of: &v1::Function, option: T) -> Result<T, String> {
+    match of.parameters.iter().find(|p| p.required && !is_variadic(p)) {
+        None => Ok(option),
+        Some(p) => Err(format!("a tick gives no arguments, and the parameter {} has no default", p.name)),
+    }
+}
+
+/// A message is the only argument, by position.
+fn one_argument<T>(of: &v1::Function, option: T) -> Result<T, String> {
+    use v1::parameter::Kind;
+    let takes = |p: &&v1::Parameter| matches!(p.kind(), Kind::Any | Kind::Positional | Kind::VarPositional);
+    let mut by_position = of.parameters.iter().filter(takes);
+    // A module that is any program need not say what its functions take.
+    if by_position.next().is_none() && !of.parameters.is_empty() {
+        return Err("a message is given by position, and no parameter takes that".to_owned());
+    }
+    let first = of.parameters.iter().position(|p| takes(&p));
+    let more =
+        of.parameters.iter().enumerate().find(|(at, p)| Some(*at) != first && p.required && !is_variadic(p));
+    match more {
+        None => Ok(option),
+        Some((_, p)) => {
+            Err(format!("a message is the only argument, and the parameter {} has no default", p.name))
+        }
+    }
+}
+
+fn is_variadic(parameter: &v1::Parameter) -> bool {
+    use v1::parameter::Kind;
+    matches!(parameter.kind(), Kind::VarPositional | Kind::VarNamed)
 }
 
 fn duration(of: &v1::Function, option: &str, json: &str) -> Result<Duration, v1::Failure> {

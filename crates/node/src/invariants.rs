@@ -23,6 +23,8 @@ impl Node {
         assert!(self.by_origin.is_empty() && self.backlog.is_empty(), "callers are left");
         assert!(self.watchers.is_empty() && self.watched.is_empty(), "those who wait for ends are left");
         assert!(self.accepting.is_empty() && self.accepting_bytes == 0, "calls on their way are left");
+        assert!(self.publishing.is_empty(), "messages are left");
+        self.check_triggers_quiet();
         assert!(self.asked.is_empty(), "questions to the partitions are left");
         assert!(self.rooms.is_empty(), "calls that wait for others to make a list are left");
         assert!(self.door.is_empty() && self.unkeyed.is_empty(), "calls of unknown functions are left");

@@ -6,7 +6,7 @@
 //! entropy (the seed is an argument) and never waits; the same inputs give the same outputs.
 //!
 //! ```text
-//! gateway  -> node: Call, Cancel, Ask                node -> gateway: Reply, Told
+//! gateway  -> node: Call, Cancel, Ask, Publish, Forget  node -> gateway: Reply, Told
 //! worker   -> node: hello result call wait …         node -> worker:  welcome invoke reply …  (Frame, Send)
 //! keeper   -> node: Exited, Loaded                   node -> keeper:  Start, Fork, Signal
 //! scanner  -> node: Deploy                           node -> scanner: Published, Rejected
@@ -25,11 +25,12 @@
 //! | `deploy` | revisions: loading, switching over, draining |
 //! | `peers` | who is at the other end of a connection, and what it may say |
 //! | `state` | the way between functions and the partitions |
-//! | `work` | durable calls: accepted, drawn, tried again, ended |
 //! | `keys` | exclusive keys, which calls wait for, and unique ones, which make them one |
 //! | `batch` | durable calls that are run several at a time |
 //! | `throttle` | how often a function is run |
 //! | `tail` | calls that go on as calls of other functions |
+//! | `work` | durable calls: accepted, drawn, tried again, ended; messages |
+//! | `triggers` | cron lines, queues and topics |
 //!
 //! What a stranger sends can be refused, never reach an assertion. [`Node::check_invariants`] states what must
 //! hold between any two inputs.
@@ -57,6 +58,7 @@ mod state;
 mod tail;
 mod throttle;
 mod timers;
+mod triggers;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -71,9 +73,10 @@ pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_modu
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
 pub use message::{
-    Answer, Ask, Event, Found, Input, Kind, Level, Mode, NewCall, Origin, Output, PeerId, ProcessId, Report,
-    RevisionId, Success, Ticket,
+    Answer, Ask, Event, Found, Input, Kind, Level, Message, Mode, NewCall, Origin, Output, PeerId, ProcessId,
+    Report, RevisionId, Success, Ticket,
 };
+pub use triggers::TriggerView;
 
 use call::Call;
 use entropy::Entropy;
@@ -125,6 +128,9 @@ pub struct Node {
     unkeyed: BTreeSet<CallId>,
     /// What the daemon is asked to do.
     host: host::Performing,
+    triggers: triggers::Triggers,
+    /// Messages that wait until it is known who listens.
+    publishing: Vec<work::Waiting>,
     timers: Timers,
     outputs: VecDeque<Output>,
     draining: bool,
@@ -173,6 +179,8 @@ impl Node {
             rooms: batch::Rooms::new(),
             unkeyed: BTreeSet::new(),
             host: host::Performing::default(),
+            triggers: triggers::Triggers::default(),
+            publishing: Vec::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             draining: false,
@@ -192,6 +200,8 @@ impl Node {
         match input {
             Input::Call { origin, call } => self.on_call(now, origin, call),
             Input::Cancel { origin } => self.on_cancel(now, origin),
+            Input::Publish { origin, message } => self.on_publish(now, origin, message),
+            Input::Forget { origin, module } => self.on_forget(origin, &module),
             Input::Ask { ticket, call, ask } => self.on_ask(now, ticket, call, ask),
             Input::Frame { peer, message, payload } => self.on_frame(now, peer, message, payload),
             Input::PeerGone { peer } => self.on_peer_gone(now, peer),
@@ -224,6 +234,8 @@ impl Node {
                 Timer::Template(process) => self.on_template_due(now, process),
                 Timer::Caller(origin) => self.on_caller_due(origin),
                 Timer::Batches => self.on_batches_due(now),
+                Timer::Cron | Timer::Triggers => self.on_triggers_due(),
+                Timer::Publishing => self.on_publishing_due(now),
                 Timer::Drain => self.on_drain_due(now),
             }
         }
@@ -246,6 +258,8 @@ impl Node {
     /// Carries on until nothing more follows from what has happened.
     fn settle(&mut self, now: Now) {
         self.open_door(now);
+        self.pump_durable(now);
+        self.pump_triggers(now);
         self.pump_durable(now);
         loop {
             self.draw_work(now);

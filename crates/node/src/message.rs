@@ -6,6 +6,7 @@ use std::time::Duration;
 use bourse_durable as durable;
 use bourse_durable::work::Seen;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
+use bourse_wire::options::Channel;
 use bourse_wire::v1;
 use bytes::Bytes;
 
@@ -94,6 +95,23 @@ pub struct NewCall {
     pub trigger: Option<v1::Trigger>,
 }
 
+/// A message that somebody publishes.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it goes.
+    pub to: Channel,
+    /// One CBOR item; empty reads as null.
+    pub payload: Bytes,
+    /// Nothing is run before that.
+    pub delay: Option<Duration>,
+    /// W3C trace context, or empty.
+    pub traceparent: String,
+    /// Pass-through context.
+    pub context: BTreeMap<String, String>,
+    /// Of a queue: a second message with this key is the first one. Empty: none.
+    pub idempotency_key: String,
+}
+
 /// What runs a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -137,6 +155,22 @@ pub enum Input {
         origin: Origin,
         /// The call.
         call: NewCall,
+    },
+    /// The gateway publishes. Answered as a call is, with a CBOR map: `calls`, the ids as text, and `subscribers`, their
+    /// number.
+    Publish {
+        /// Where the answer goes.
+        origin: Origin,
+        /// What.
+        message: Message,
+    },
+    /// A module that is gone from the folder is to listen no longer. Answered as a call is, with a CBOR map: `module`, and
+    /// how many triggers were `removed`.
+    Forget {
+        /// Where the answer goes.
+        origin: Origin,
+        /// The module.
+        module: String,
     },
     /// About a durable call. Answered by [`Output::Told`].
     Ask {

@@ -81,6 +81,7 @@ impl Node {
         match message {
             FromPeer::Call(call) => self.on_peer_call(now, peer, None, call, payload),
             FromPeer::Cancel(cancel) => self.on_cancel(now, Origin::Peer(peer, cancel.request)),
+            FromPeer::Publish(publish) => self.on_peer_publish(now, peer, None, publish, payload),
             FromPeer::Await(wanted) => self.on_client_await(now, peer, &wanted),
             FromPeer::Pong(_) | FromPeer::Hello(_) => {}
             FromPeer::Bye(_) => self.outputs.push_back(Output::Close { peer }),
@@ -118,7 +119,7 @@ impl Node {
             FromPeer::Read(read) => self.on_read(peer, process, read),
             FromPeer::Scan(scan) => self.on_scan(peer, process, scan),
             FromPeer::Recalled(recalled) => self.on_recalled(now, process, recalled),
-            FromPeer::Publish(_) => self.expel(now, process, "it published, which this node does not know"),
+            FromPeer::Publish(publish) => self.on_peer_publish(now, peer, Some(process), publish, payload),
             FromPeer::Log(log) => {
                 let module = instance.module.clone();
                 self.event(Event::FunctionLog { module, log });
@@ -253,7 +254,7 @@ impl Node {
     }
 
     /// Whether a request is not answered yet.
-    fn is_open(&self, origin: Origin) -> bool {
+    pub(crate) fn is_open(&self, origin: Origin) -> bool {
         self.by_origin.contains_key(&origin)
             || self.watched.contains_key(&origin)
             || self.accepting.contains_key(&origin)
@@ -459,7 +460,7 @@ impl Node {
         }
     }
 
-    fn refuse_or_expel(&mut self, now: Now, peer: PeerId, why: &'static str) {
+    pub(crate) fn refuse_or_expel(&mut self, now: Now, peer: PeerId, why: &'static str) {
         match self.peers.get(&peer).copied() {
             Some(Peer::Worker(process)) => self.expel(now, process, why),
             _ => self.refuse(peer, Code::Protocol.because(why)),

@@ -20,7 +20,8 @@ use bytes::Bytes;
 use crate::Node;
 use crate::message::{Output, PeerId, ProcessId};
 use crate::outcome::store_unavailable;
-use crate::work::{Accepting, Settling};
+use crate::triggers::Writing;
+use crate::work::{Accepting, Publishing, Settling};
 
 /// Who waits for an answer of the partitions.
 pub(crate) enum Asked {
@@ -31,13 +32,22 @@ pub(crate) enum Asked {
     Settle(CallId, Box<Settling>),
     Seen { ticket: crate::Ticket, call: CallId, awaits: bool },
     Awaited { origin: crate::Origin, call: CallId },
+    Publish(Box<Publishing>),
+    Trigger(Box<Writing>),
+    TriggerLook(Box<durable::work::TriggerKey>),
 }
 
 impl Asked {
     /// Somebody waits for it who asks about a durable call, or makes one.
     pub(crate) fn is_of_work(&self) -> bool {
         match self {
-            Self::Accept(_) | Self::Settle(..) | Self::Seen { .. } | Self::Awaited { .. } => true,
+            Self::Accept(_)
+            | Self::Settle(..)
+            | Self::Seen { .. }
+            | Self::Awaited { .. }
+            | Self::Publish(_)
+            | Self::Trigger(_)
+            | Self::TriggerLook(_) => true,
             Self::Value { .. } | Self::Page { .. } | Self::Finish(_) => false,
         }
     }
@@ -177,6 +187,9 @@ impl Node {
                 self.on_failure_settled(now, id, *settling, finished);
             }
             Asked::Seen { ticket, call, awaits } => self.on_seen(ticket, call, awaits, answer),
+            Asked::Publish(publishing) => self.on_published(*publishing, answer),
+            Asked::Trigger(writing) => self.on_trigger_written(now, *writing, answer),
+            Asked::TriggerLook(key) => self.on_trigger_looked(*key, answer),
             Asked::Awaited { origin, call } => self.on_awaited(origin, call, answer),
             Asked::Value { process, request, by } => {
                 let mut value = v1::Value { request, ..Default::default() };

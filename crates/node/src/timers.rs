@@ -19,9 +19,15 @@ pub(crate) enum Timer {
     Template(ProcessId),
     /// Who waits for a durable call has waited long enough.
     Caller(Origin),
-    /// The time for draining is over.
+    /// A cron line has a tick, or the wall clock is to be looked at.
+    Cron,
+    /// A record of a trigger is to be written again.
+    Triggers,
+    /// A message has waited long enough.
+    Publishing,
     /// Lists that wait for more calls.
     Batches,
+    /// The time for draining is over.
     Drain,
 }
 
@@ -81,10 +87,12 @@ impl Timers {
         assert_eq!(self.due.len(), self.at.len(), "each timer has one time");
         for timer in self.at.keys() {
             let known = match timer {
-                Timer::Call(_) | Timer::Caller(_) | Timer::Batches | Timer::Drain => false,
+                Timer::Call(_) | Timer::Caller(_) | Timer::Batches | Timer::Publishing | Timer::Drain => {
+                    false
+                }
                 Timer::Instance(process) => instances.contains(process),
                 Timer::Template(process) => templates.contains(process),
-                Timer::Scale(_) => true,
+                Timer::Scale(_) | Timer::Cron | Timer::Triggers => true,
             };
             assert!(known, "the timer {timer:?} is left");
         }

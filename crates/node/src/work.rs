@@ -11,6 +11,7 @@
 //! as any other call, with [`Origin::Work`] in the caller's place: whatever would be answered to a caller decides what
 //! becomes of the call. Nested calls that are waited for are not durable: they are tried again with their caller.
 
+mod publishing;
 mod watching;
 
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::state::Asked;
 use crate::timers::Timer;
 use crate::{Answer, Node};
 
+pub(crate) use self::publishing::{Publishing, Waiting};
 pub(crate) use self::watching::Watcher;
 
 /// So many durable calls are at home together before the next ones go elsewhere: what is written together should be.
@@ -157,7 +159,7 @@ impl Node {
         Ok(id)
     }
 
-    fn new_record(
+    pub(crate) fn new_record(
         &mut self,
         now: Now,
         home: u8,

@@ -28,6 +28,7 @@ use crate::disk::Disk;
 use crate::gateway::{Gateway, Heard};
 use crate::stage::{End, Stage, parse};
 use crate::trace::{mix, mix_bytes};
+use crate::triggers::TriggerBook;
 
 /// What has landed of a call.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +65,7 @@ pub struct Books {
     cancels: BTreeSet<CallId>,
     /// What the world outside was asked to do.
     performed: BTreeSet<CallId>,
+    pub(crate) triggers: TriggerBook,
     /// What must never happen, and did.
     pub violations: Vec<String>,
 }
@@ -177,6 +179,7 @@ impl Books {
         for (key, value) in put(b's') {
             self.state(key, &value);
         }
+        self.triggers_landed(batch);
         self.count();
     }
 
@@ -360,6 +363,7 @@ impl Books {
             }
         }
         self.close_plans(gateway, stage);
+        self.close_triggers();
     }
 
     fn close_call(
@@ -507,11 +511,11 @@ fn concerned(key: &[u8]) -> Option<CallId> {
 }
 
 /// The call in the last bytes of a record's key.
-fn id(key: &[u8]) -> Option<CallId> {
+pub(crate) fn id(key: &[u8]) -> Option<CallId> {
     CallId::from_wire(key.get(key.len().checked_sub(16)?..)?)
 }
 
-fn body(value: &Bytes) -> Bytes {
+pub(crate) fn body(value: &Bytes) -> Bytes {
     bourse_durable::record::decode(value).map(|record| record.value).unwrap_or_default()
 }
 

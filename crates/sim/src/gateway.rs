@@ -2,7 +2,7 @@
 //!
 //! It remembers; whether that is as it should be, [`crate::checkers`] says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bourse_durable::work::Seen;
 use bourse_node::{Answer, Ask, Mode, Ticket};
@@ -59,6 +59,8 @@ pub struct Asked {
 #[derive(Debug, Default)]
 pub struct Gateway {
     made: BTreeMap<Ticket, Made>,
+    /// Messages that are not answered.
+    published: BTreeSet<Ticket>,
     asked: BTreeMap<Ticket, Asked>,
     waiting: usize,
     tickets: u64,
@@ -74,6 +76,14 @@ impl Gateway {
         let made = Made { plan, key: key.to_owned(), mode, heard: Heard::Nothing, left: false, call: None };
         self.tickets += 1;
         self.made.insert(Ticket(self.tickets), made);
+        self.waiting += 1;
+        Ticket(self.tickets)
+    }
+
+    /// A message is published.
+    pub fn publishes(&mut self) -> Ticket {
+        self.tickets += 1;
+        self.published.insert(Ticket(self.tickets));
         self.waiting += 1;
         Ticket(self.tickets)
     }
@@ -121,6 +131,10 @@ impl Gateway {
 
     /// A call is answered.
     pub(crate) fn on_reply(&mut self, ticket: Ticket, answer: &Answer) {
+        if self.published.remove(&ticket) {
+            self.waiting -= 1;
+            return;
+        }
         if let Some(made) = self.made.get_mut(&ticket).filter(|made| made.left) {
             made.left = false;
             return;
@@ -163,6 +177,7 @@ impl Gateway {
             made.heard = Heard::Unknown("the node is gone".to_owned());
         }
         self.asked.values_mut().filter(|asked| asked.told.is_none()).for_each(|asked| asked.over = true);
+        self.published.clear();
         self.waiting = 0;
     }
 }

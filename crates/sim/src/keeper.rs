@@ -136,7 +136,10 @@ impl World {
             }
             Output::Close { peer } => self.over_link(peer, Next::Closed(peer)),
             Output::StartTemplate { process, module, .. } => {
-                let report = Report::Ready { module: describe(&module), not_forkable: String::new() };
+                let report = Report::Ready {
+                    module: describe(&module, self.stage.offers),
+                    not_forkable: String::new(),
+                };
                 let p = Process {
                     module,
                     template: true,

@@ -33,6 +33,7 @@ pub mod seeds;
 mod sight;
 pub mod stage;
 pub mod trace;
+pub mod triggers;
 mod worker;
 mod workload;
 pub mod world;

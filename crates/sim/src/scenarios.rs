@@ -10,6 +10,7 @@ use bourse_wire::id::CallId;
 
 use crate::disk::{Fate, Keep};
 use crate::stage::{End, Plan, scope_in};
+use crate::triggers::Offers;
 use crate::world::World;
 
 /// See the module.
@@ -52,6 +53,9 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("calls accepted during a recovery", during_recovery),
     Scenario { stride: 901, ..scenario("a backlog larger than memory, by number", backlog_by_number) },
     scenario("drain and restart", drain),
+    scenario("a cron line", cron_line),
+    scenario("a cron line, and commits of which nobody knows", cron_line_in_doubt),
+    scenario("a topic with two who listen", topic),
 ];
 
 const fn scenario(name: &'static str, script: fn(&mut World)) -> Scenario {
@@ -352,6 +356,61 @@ fn backlog_by_number(w: &mut World) {
         start(w, Plan::of("a.f"));
     }
     w.run(100);
+}
+
+fn cron_line(w: &mut World) {
+    w.offer(Offers { cron: true, topic: false });
+    w.until_a_tick_lands();
+    w.crash(Keep::All);
+    w.run(2_500);
+    w.crash(Keep::Nothing);
+    w.run(1_500);
+    // It ends with the revision, so that the world comes to rest.
+    w.offer(Offers::default());
+}
+
+fn cron_line_in_doubt(w: &mut World) {
+    w.offer(Offers { cron: true, topic: false });
+    let fates = [Fate::LandsUnheard, Fate::Lost, Fate::LandsLate(Duration::from_millis(3)), Fate::Fails];
+    for fate in fates {
+        w.until_a_tick_lands();
+        w.run(500);
+        w.disk.script.push_back(fate);
+        w.run(1_000);
+    }
+    w.until_a_tick_lands();
+    w.run(500);
+    w.disk.script.push_back(Fate::LandsUnheard);
+    w.until_a_tick_lands();
+    // So long that acquiring the partition is given up: then the node has to find out for itself.
+    w.disk.mood.away = true;
+    w.run(3_000);
+    w.disk.mood.away = false;
+    w.run(3_500);
+    w.offer(Offers::default());
+}
+
+fn topic(w: &mut World) {
+    w.offer(Offers { cron: false, topic: true });
+    let fates = [
+        &[Fate::Lands][..],
+        &[Fate::Lands, Fate::Fails],
+        &[Fate::LandsUnheard],
+        &[Fate::Lost],
+        &[Fate::LandsLate(Duration::from_millis(3))],
+    ];
+    for (n, fates) in (0..).zip(fates) {
+        w.disk.script.extend(fates.iter().copied());
+        let scope = if n % 2 == 0 { HOME } else { ELSEWHERE };
+        let plan = w.stage.add(Plan::of("a.hears").adds(&scope_in(scope)));
+        w.publish(plan);
+        w.run(100);
+    }
+    // Who listens is known over a restart, also while the modules are being loaded.
+    w.crash(Keep::All);
+    let plan = w.stage.add(Plan::of("a.hears").adds(&scope_in(HOME)));
+    w.publish(plan);
+    w.run(1_500);
 }
 
 fn drain(w: &mut World) {

@@ -18,6 +18,8 @@ use bourse_durable::home::StateKey;
 use bourse_wire::id::CallId;
 use bourse_wire::v1;
 
+use crate::triggers::{Offers, message_in};
+
 /// The modules that are served.
 pub const MODULES: [&str; 2] = ["a", "b"];
 /// The namespace of all ledgers: both modules write there.
@@ -160,6 +162,8 @@ pub enum Step {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Stage {
+    /// What modules offer beside what they always do.
+    pub offers: Offers,
     plans: Vec<Plan>,
     /// How often each plan was begun.
     runs: BTreeMap<u32, u32>,
@@ -209,7 +213,12 @@ impl Stage {
     pub(crate) fn begin(&mut self, argument: &[u8]) -> Vec<Step> {
         self.runs_made += 1;
         let Some(number) = parse(argument).filter(|n| (*n as usize) < self.plans.len()) else {
-            return vec![Step::End(End::DeadLetters)];
+            // A tick has nothing to do.
+            return if argument == [ARGUMENTS, 0x80, 0xa0] {
+                Vec::new()
+            } else {
+                vec![Step::End(End::DeadLetters)]
+            };
         };
         let runs = self.runs.entry(number).or_default();
         *runs += 1;
@@ -245,8 +254,14 @@ impl Stage {
     }
 }
 
-/// The plan that an argument names.
+/// What a message begins with, as an argument.
+const ARGUMENTS: u8 = 0x82;
+
+/// The plan that an argument names; a message names it too.
 pub fn parse(argument: &[u8]) -> Option<u32> {
+    if argument.first() == Some(&ARGUMENTS) {
+        return message_in(argument)?.parse().ok();
+    }
     let number = argument.split(|b| *b == b' ').next().unwrap_or_default();
     std::str::from_utf8(number).ok()?.parse().ok()
 }
@@ -271,7 +286,7 @@ pub fn scope_in(partition: u8) -> String {
 }
 
 /// What a module says of itself.
-pub fn describe(module: &str) -> v1::Module {
+pub fn describe(module: &str, offers: Offers) -> v1::Module {
     let function = |(name, options): (&str, &[(&str, &str)])| v1::Function {
         name: name.to_owned(),
         options: options.iter().map(|(key, json)| ((*key).to_owned(), (*json).to_owned())).collect(),
@@ -283,7 +298,7 @@ pub fn describe(module: &str) -> v1::Module {
     ];
     v1::Module {
         name: module.to_owned(),
-        functions: functions.into_iter().map(function).collect(),
+        functions: functions.into_iter().map(function).chain(offers.functions(module)).collect(),
         ..Default::default()
     }
 }

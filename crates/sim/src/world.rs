@@ -336,6 +336,7 @@ impl World {
         match output {
             Output::Reply { ticket, answer } => {
                 self.gateway.on_reply(ticket, &answer);
+                self.books.message_answered(ticket, &answer);
                 self.books.replied(ticket, &self.gateway, &self.stage);
             }
             Output::Told { ticket, told } => {

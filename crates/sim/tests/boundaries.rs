@@ -67,4 +67,7 @@ scenarios! {
     during_recovery: "calls accepted during a recovery", 20;
     backlog_by_number: "a backlog larger than memory, by number", 20;
     drain: "drain and restart", 20;
+    cron_line: "a cron line", 20;
+    cron_line_in_doubt: "a cron line, and commits of which nobody knows", 20;
+    topic: "a topic with two who listen", 20;
 }

@@ -22,6 +22,7 @@ pub(crate) mod new;
 pub(crate) mod ps;
 pub(crate) mod settings;
 mod table;
+pub(crate) mod triggers;
 
 pub(crate) use error::Error;
 pub(crate) use locate::{Place, Reach, serving};

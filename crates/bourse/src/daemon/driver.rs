@@ -1,6 +1,7 @@
 //! The loop. Everything from outside becomes one [`Input`] after the other; everything the node says is carried out
 //! before the next one.
 
+mod messages;
 mod perform;
 mod publish;
 
@@ -287,6 +288,8 @@ impl Driver {
                 };
                 self.handle(Input::Ask { ticket, call, ask });
             }
+            HttpEvent::Publish { message, ticket, reply } => self.on_publish(message, ticket, reply),
+            HttpEvent::Forget { module, ticket, reply } => self.on_forget(module, ticket, reply),
             HttpEvent::Inspect { what: Inspect::Calls(listing), reply } => {
                 let running = self.node.running_work().collect();
                 self.store.as_ref().expect("the store ends after the loop").list(List {
@@ -307,7 +310,8 @@ impl Driver {
                     Inspect::Modules => views::modules(&self.node),
                     Inspect::Instances => views::instances(&self.node, now),
                     Inspect::Status => views::status(&self.node, &self.contact, self.keeper.process.pid()),
-                    Inspect::Queues => views::queues(&self.node),
+                    Inspect::Queues => views::queues(&self.node, now),
+                    Inspect::Triggers => views::triggers(&self.node, now),
                     Inspect::Calls(_) => unreachable!("lists are made elsewhere"),
                 };
                 // Whoever asked may have gone.

@@ -1,8 +1,9 @@
 //! What the admin interface shows, as JSON; and answers on their way to the gateway.
 
 use bourse_gateway::Standing;
+use bourse_gateway::standing::at;
 use bourse_node::durable::work::Seen;
-use bourse_node::{Answer, Node};
+use bourse_node::{Answer, Node, TriggerView};
 use bourse_wire::options::MailPattern;
 use bourse_wire::time::Now;
 use bourse_wire::v1;
@@ -90,13 +91,42 @@ pub(super) fn instances(node: &Node, now: Now) -> Value {
         .collect()
 }
 
-/// `GET /v1/queues`: the durable calls that wait, by module.
-pub(super) fn queues(node: &Node) -> Value {
+/// `GET /v1/queues`: the durable calls that wait, by module; and the queues that it has.
+pub(super) fn queues(node: &Node, now: Now) -> Value {
+    let triggers = node.triggers(now);
+    let names = |module: &str| {
+        let of = |t: &&TriggerView| {
+            t.kind == "queue" && t.function.rsplit_once('.').is_some_and(|(of, _)| of == module)
+        };
+        triggers.iter().filter(of).map(|t| t.name.as_str()).collect::<Vec<_>>()
+    };
     node.lanes()
         .map(|l| {
-            json!({"module": l.lane, "ready": l.ready, "retrying": l.later, "running": l.running, "more": l.more})
+            json!({
+                "module": l.lane,
+                "ready": l.ready,
+                "retrying": l.later,
+                "running": l.running,
+                "more": l.more,
+                "queues": names(l.lane),
+            })
         })
         .collect()
+}
+
+/// `GET /v1/triggers`
+pub(super) fn triggers(node: &Node, now: Now) -> Value {
+    let trigger = |t: TriggerView| {
+        let mut json = json!({"kind": t.kind, "name": t.name, "function": t.function, "serving": t.serving});
+        if t.kind == "cron" {
+            json["zone"] = t.zone.into();
+            json["missed"] = t.missed.into();
+            json["next"] = t.next_ms.and_then(at).into();
+            json["last"] = t.last_ms.and_then(at).into();
+        }
+        json
+    };
+    node.triggers(now).into_iter().map(trigger).collect()
 }
 
 /// How a durable call stands, for the gateway.

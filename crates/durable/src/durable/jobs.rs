@@ -10,6 +10,7 @@
 //! doubt       commit something, which tells that all before is decided -> read outgoing records -> look for the call
 //! key         read which calls wait for an exclusive key -> read them
 //! own         commit something, so that the partition of an exclusive key is ours
+//! triggers    read the records of triggers; or commit something, then read one of them
 //! sweep       read ended calls and idempotency keys -> delete those that are kept no longer
 //! ```
 
@@ -30,6 +31,7 @@ mod keys;
 mod lanes;
 mod recover;
 mod sweep;
+mod triggers;
 
 use self::sweep::SWEEP_MIN;
 use super::Durable;
@@ -99,6 +101,12 @@ pub(crate) enum Job {
     SweepEnded { left: Vec<PartitionId>, partition: PartitionId },
     /// Idempotency keys are read, to delete the oldest.
     SweepKeys { left: Vec<PartitionId>, partition: PartitionId, after: Bytes },
+    /// Records of triggers are read.
+    FindTriggers { partition: PartitionId, kind: u8, after: Bytes },
+    /// Something is written, to know that all before is decided.
+    ProbeTrigger { partition: PartitionId, key: Bytes, ticket: Ticket },
+    /// The record of a trigger is read.
+    ReadTrigger { partition: PartitionId, key: Bytes, ticket: Ticket },
     /// They are deleted; `next` follows.
     Swept { next: Option<Box<Job>> },
 }
@@ -210,6 +218,9 @@ impl Durable {
             }
             Job::SweepEnded { left, partition } => self.sweep_ended(left, partition),
             Job::SweepKeys { left, partition, after } => self.sweep_keys(left, partition, after),
+            Job::FindTriggers { partition, kind, after } => self.find_triggers(partition, kind, after),
+            Job::ProbeTrigger { partition, key, ticket } => self.probe_trigger(partition, key, ticket),
+            Job::ReadTrigger { partition, key, ticket } => self.read_trigger(partition, key, ticket),
             Job::Swept { next } => next.into_iter().for_each(|next| self.begin(*next)),
             once => unreachable!("{once:?} is not tried again by itself"),
         }
@@ -307,12 +318,14 @@ impl Durable {
             }
             Job::Own { partition } if done => self.on_owned(partition),
             Job::Join { piece, from, cause } if done => self.on_joined(&piece, from, cause),
+            Job::ProbeTrigger { partition, key, ticket } if done => self.read_trigger(partition, key, ticket),
             Job::Swept { next } if done => next.into_iter().for_each(|next| self.begin(*next)),
             failed @ (Job::Carry { .. }
             | Job::Clear { .. }
             | Job::Probe { .. }
             | Job::Own { .. }
             | Job::Join { .. }
+            | Job::ProbeTrigger { .. }
             | Job::Swept { .. }) => {
                 self.work.job_again(AGAIN, failed);
             }
@@ -455,6 +468,7 @@ impl Durable {
                 Ok(Some(row)) => self.check_found(piece, from, &row, cause),
             },
             Job::KeyRow { name, call, since } => self.on_key_row(&name, (call, since), row),
+            Job::ReadTrigger { partition, key, ticket } => self.on_trigger((partition, key, ticket), row),
             other => unreachable!("{other:?} reads no record"),
         }
     }
@@ -479,6 +493,7 @@ impl Durable {
                 }
                 self.recover_more(true);
             }
+            (Job::FindTriggers { partition, kind, .. }, Ok(page)) => self.on_triggers(partition, kind, page),
             (Job::SweepEnded { left, partition }, Ok(page)) => self.on_sweep_ended(left, partition, &page),
             (Job::SweepKeys { left, partition, .. }, Ok(page)) => self.on_sweep_keys(left, partition, &page),
             (other, Ok(_)) => unreachable!("{other:?} reads no page"),

@@ -6,12 +6,14 @@ use bytes::{Bytes, BytesMut};
 
 use crate::batch::PartitionId;
 use crate::work::exclusive::KeyName;
-use crate::work::{Matter, Outgoing};
+use crate::work::{Matter, Outgoing, TriggerKey};
 
 const LIVE: u8 = b'c';
 const ENDED: u8 = b't';
 const DEAD: u8 = b'd';
 const UNIQUE: u8 = b'u';
+pub(crate) const CRON: u8 = b'k';
+pub(crate) const LISTENS: u8 = b'b';
 const OUTGOING: u8 = b'o';
 const EXCLUSIVE: u8 = b'x';
 const ID_BYTES: usize = 16;
@@ -42,6 +44,16 @@ pub(crate) fn dead(call: CallId) -> Bytes {
 /// An idempotency key of a function.
 pub(crate) fn unique(module: &str, function: &str, key: &str) -> Bytes {
     joined(&[&[UNIQUE], module.as_bytes(), &[0], function.as_bytes(), &[0], key.as_bytes()])
+}
+
+/// How far a cron line has come.
+pub(crate) fn cron(module: &str, function: &str, line: &str) -> Bytes {
+    joined(&[&[CRON], module.as_bytes(), &[0], function.as_bytes(), &[0], line.as_bytes()])
+}
+
+/// What a module listens to.
+pub(crate) fn listens(module: &str) -> Bytes {
+    joined(&[&[LISTENS], module.as_bytes()])
 }
 
 /// A record that is never there: deleting it changes nothing.
@@ -130,6 +142,26 @@ pub(crate) fn all_unique(after: &Bytes) -> Between {
 pub(crate) fn all_outgoing(after: &Bytes) -> Between {
     let start = if after.is_empty() { joined(&[&[OUTGOING]]) } else { joined(&[after, &[0]]) };
     (start, joined(&[&[OUTGOING + 1]]))
+}
+
+/// All records of a kind of trigger, after one.
+pub(crate) fn all_triggers(kind: u8, after: &Bytes) -> Between {
+    let start = if after.is_empty() { joined(&[&[kind]]) } else { joined(&[after, &[0]]) };
+    (start, joined(&[&[kind + 1]]))
+}
+
+/// Which trigger a record is of.
+pub(crate) fn parse_trigger(key: &[u8]) -> Option<TriggerKey> {
+    let (kind, rest) = key.split_first()?;
+    let rest = std::str::from_utf8(rest).ok()?;
+    match *kind {
+        LISTENS => Some(TriggerKey::Listens { module: rest.to_owned() }),
+        CRON => {
+            let mut parts = rest.splitn(3, '\0').map(str::to_owned);
+            Some(TriggerKey::Cron { module: parts.next()?, function: parts.next()?, line: parts.next()? })
+        }
+        _ => None,
+    }
 }
 
 /// The lane and id in a live call's key.

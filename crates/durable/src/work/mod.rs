@@ -20,6 +20,7 @@
 //! | `lane` | the calls of one module in memory, and where there are more |
 //! | [`exclusive`] | whose turn it is, of those with the same exclusive key |
 //! | [`retry`] | what follows from a failed attempt |
+//! | [`trigger`] | records of cron lines, and of what modules listen to |
 //! | `durable/calls.rs` | what the node asks for |
 //! | `durable/jobs.rs` | what that takes, step by step |
 
@@ -27,6 +28,7 @@ pub mod exclusive;
 pub(crate) mod key;
 pub(crate) mod lane;
 pub mod retry;
+pub mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -45,6 +47,7 @@ use crate::mutant::{self, Mutant};
 pub use exclusive::KeyName;
 pub use lane::{LATER_MAX, READY_BYTES_MAX, READY_MAX};
 use record::outgoing::What;
+pub use trigger::{FoundTriggers, TriggerKey, TriggerWrite};
 
 /// Names a job of the crate's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -259,6 +262,8 @@ pub(crate) struct Work {
     pub(crate) sweep_at: Option<Mono>,
     /// Idempotency keys that were written while the sweep goes on.
     pub(crate) sweeping: Option<BTreeSet<Bytes>>,
+    /// What is known of triggers, as far as it is.
+    pub(crate) triggers: trigger::Search,
     /// The time, as it was last told.
     pub(crate) now: Mono,
     pub(crate) wall: Wall,

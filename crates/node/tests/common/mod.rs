@@ -16,6 +16,7 @@ pub mod program;
 pub mod sight;
 pub mod store;
 pub mod trace;
+pub mod triggers;
 pub mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,9 +95,16 @@ pub struct World {
     /// Exits are reported before (false) or after (true) the end of the connection.
     pub exits_late: bool,
     pub seed: Option<u64>,
+    /// What instances were given to run, in order.
+    pub invoked: Vec<v1::Invoke>,
+    /// How far the wall clock has been set.
+    pub wall_set_ms: i64,
     pub trace: trace::Trace,
     running_max: usize,
 }
+
+/// What the wall clock says at first: 2023-11-14T22:13:20Z.
+pub const WALL_MS: u64 = 1_700_000_000_000;
 
 pub const TOKEN: &[u8] = b"a token of 16 by";
 
@@ -149,13 +157,16 @@ impl World {
             store_latency: ms(1),
             exits_late: false,
             seed: None,
+            invoked: Vec::new(),
+            wall_set_ms: 0,
             trace: trace::Trace::default(),
             running_max,
         }
     }
 
     pub fn now(&self) -> Now {
-        Now { mono: self.now, wall: Wall(1_700_000_000_000 + self.now.0 / 1_000_000) }
+        let wall = (WALL_MS + self.now.0 / 1_000_000).checked_add_signed(self.wall_set_ms).unwrap();
+        Now { mono: self.now, wall: Wall(wall) }
     }
 
     // ------------------------------------------------------------ what a test does
@@ -380,6 +391,9 @@ impl World {
                 self.input(input);
             }
             Next::ToWorker(peer, message, payload) => {
+                if let ToWorker::Invoke(invoke) = &message {
+                    self.invoked.push(invoke.clone());
+                }
                 if let Some(worker) = self.workers.get_mut(&peer) {
                     worker.on_message(message, payload);
                     self.acts(peer);

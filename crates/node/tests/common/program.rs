@@ -23,6 +23,8 @@ pub enum Step {
     Submit(&'static str, String),
     /// Makes a durable call, and goes on once it is known by its id.
     Start(&'static str, String),
+    /// Publishes to `queue:name` or `topic:name`, and goes on once it is known who gets it.
+    Publish(&'static str, &'static str),
     WaitAll,
     WaitAny,
     Read(&'static str),

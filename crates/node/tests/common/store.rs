@@ -13,6 +13,8 @@ pub struct Store {
     rows: BTreeMap<(u8, Bytes), Bytes>,
     /// What becomes of the next batches with operations, instead of their being applied.
     pub outcomes: VecDeque<Outcome>,
+    /// They are applied all the same.
+    pub unheard: bool,
     /// Reads fail with this.
     pub away: Option<&'static str>,
 }
@@ -53,6 +55,10 @@ impl Store {
         if !batch.ops.is_empty()
             && let Some(outcome) = self.outcomes.pop_front()
         {
+            if self.unheard {
+                let heard = self.commit(batch);
+                assert_eq!(heard, Outcome::Committed, "it was to land");
+            }
             return outcome;
         }
         if self.owners.get(&batch.partition.0) != batch.expect.as_ref() {

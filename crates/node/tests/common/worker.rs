@@ -8,6 +8,7 @@ use bourse_wire::failure::Code;
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as ToNode;
 use bourse_wire::v1::to_worker::Message as ToWorker;
+use bourse_wire::value::Value;
 use bytes::Bytes;
 
 use super::program::{Module, Step, payload, text};
@@ -249,6 +250,7 @@ impl Worker {
             Step::Try(function, argument) => self.call(function, argument, Some(false), v1::Mode::Sync),
             Step::Submit(function, argument) => self.call(function, argument, None, v1::Mode::Sync),
             Step::Start(function, argument) => self.call(function, argument, Some(true), v1::Mode::Async),
+            Step::Publish(to, message) => self.publish(to, message),
             Step::WaitAll | Step::WaitAny => {
                 let any = matches!(step, Step::WaitAny);
                 running.wait = if any { Wait::Any } else { Wait::All };
@@ -362,6 +364,23 @@ impl Worker {
             ..Default::default()
         };
         self.send(ToNode::Call(call), payload(&argument));
+    }
+
+    fn publish(&mut self, to: &str, message: &str) {
+        let request = self.next_request;
+        self.next_request += 1;
+        let running = self.running.as_mut().expect("only a running call publishes");
+        running.replies.insert(request, None);
+        running.wait = Wait::One(request, true);
+        let publish = v1::Publish {
+            request,
+            parent: running.call.clone(),
+            attempt: running.attempt,
+            to: Some(super::triggers::destination(to)),
+            writes: std::mem::take(&mut running.writes),
+            ..Default::default()
+        };
+        self.send(ToNode::Publish(publish), Value::Text(message.to_owned()).to_cbor());
     }
 
     fn end(&mut self, result: Result<Bytes, v1::Failure>) {

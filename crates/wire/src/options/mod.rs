@@ -1,7 +1,9 @@
 //! Options of functions that have a shape of their own, as their modules describe them: JSON.
 
 mod batch;
+mod cron;
 mod key;
+mod listen;
 mod mail;
 mod pace;
 mod retry;
@@ -13,7 +15,9 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 pub use batch::Batch;
+pub use cron::{CRON_LINES_MAX, Cron, Missed};
 pub use key::{BadKey, KEY_BYTES_MAX, KeyTemplate};
+pub use listen::{Channel, LISTENED_MAX, NAME_BYTES_MAX, QueueName, TopicName, TopicPattern};
 pub use mail::{MAIL_PATTERN_BYTES_MAX, MAIL_PATTERNS_MAX, MailPattern};
 pub use pace::{Debounce, Throttle};
 pub use retry::Retry;

@@ -36,7 +36,8 @@ impl Durable {
                 return self.recover_more(false);
             }
             self.work.recovery = Recovery::Done;
-            return self.find_early();
+            self.find_early();
+            return self.begin_trigger_search();
         }
         for partition in begun {
             match outgoing {
