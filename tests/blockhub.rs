@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
-use crate::support::{Client, Daemon, Setup, until, wait_for};
+use crate::support::{Client, Daemon, Script, Setup, until, wait_for};
 
 const VISITORS: usize = 8;
 const CHAINS: usize = 3;
@@ -73,6 +73,30 @@ fn blocks(daemon: &Daemon, chain: &str) -> Vec<String> {
     }
     assert_eq!(last, head["hash"]);
     all
+}
+
+#[test]
+fn blobs_of_one_connection_are_in_blocks_in_their_order() {
+    let daemon = blockhub().up();
+    let visitor = r#"
+import asyncio, json, sys, websockets
+async def main():
+    async with websockets.connect(sys.argv[1] + "/hopper/chain%200") as hopper:
+        for n in range(50):
+            await hopper.send(f"blob {n}" if n % 2 else f"blob {n}".encode())
+        for n in range(50):
+            assert len(json.loads(await hopper.recv())["blob"]) == 64
+asyncio.run(main())
+"#;
+    let address = format!("ws://{}", daemon.client().address);
+    assert!(Script::start(visitor, &[&address]).ends().success(), "see above");
+    let found = until("all are in blocks", || {
+        let found = blocks(&daemon, "chain 0");
+        (found.len() == 50).then_some(found)
+    });
+    for (n, hash) in found.iter().enumerate() {
+        assert_eq!(daemon.get(&format!("/blobs/{hash}")).text(), format!("blob {n}"));
+    }
 }
 
 #[test]

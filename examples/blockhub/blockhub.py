@@ -21,13 +21,25 @@ OPEN = "5s"
 """How long a block that is not full stays open."""
 
 
+@function(websocket="/hopper/{chain}")
+def hopper(event: str, chain: str, message=None):
+    """Takes what a visitor sends: each message is a blob for the chain. What comes back says that it is in for good."""
+    if event == "message":
+        return take(chain, message.encode() if isinstance(message, str) else message)
+
+
 @function(http="POST /chains/{chain}")
-def hopper(chain: str, body: bytes):
-    """Takes a blob for a chain. It is in the hopper for good once this is answered."""
-    blob = hashlib.sha256(body).hexdigest()
-    keep.call(blob, body)
+def post(chain: str, body: bytes):
+    """The same for visitors without a WebSocket."""
+    return Response(take(chain, body), status=202)
+
+
+def take(chain: str, content: bytes):
+    """Keeps a blob, and has it built into a block."""
+    blob = hashlib.sha256(content).hexdigest()
+    keep.call(blob, content)
     build.start(chain, blob)
-    return Response({"blob": blob}, status=202)
+    return {"blob": blob}
 
 
 @function

@@ -21,6 +21,9 @@ from bourse import Response, context, function, state
 PAGE = 1000
 """Children of one page, at most."""
 
+AT_ONCE = 2
+"""Pages that are sorted at the same time: the other places are for those who read and write meanwhile."""
+
 
 def scope(key: str) -> str:
     """The scope of a key: what comes before the first slash of a state key, so it holds no slash itself."""
@@ -75,11 +78,12 @@ def sort(key: str):
 
     It touches no state itself, so nothing that is written meanwhile can be in its way: each page is a call of its own.
     """
-    sorted_pages = sort_page.starmap(((key, names) for names in pages(key)), in_flight=8)
+    sorted_pages = sort_page.starmap(((key, names) for names in pages(key)), in_flight=AT_ONCE)
     names = [name for _, name in heapq.merge(*sorted_pages)]
     order = context.call_id  # the same in each attempt
     starts = range(0, len(names), PAGE)
-    for _ in write_page.starmap((key, order, at // PAGE, names[at : at + PAGE]) for at in starts):
+    written = ((key, order, at // PAGE, names[at : at + PAGE]) for at in starts)
+    for _ in write_page.starmap(written, in_flight=AT_ONCE):
         pass
     use_order.call(key, order)
     return {"order": order, "children": len(names), "pages": len(starts)}
