@@ -6,7 +6,7 @@ use crate::world::Folder;
 
 #[test]
 fn each_setting_says_where_it_comes_from() {
-    let file = "[daemon]\nidle = \"1m\"\ntoken = \"secret\"\n[modules.shop]\ntimeout = \"5s\"\n[routes]\n\"GET /x\" = \"shop.x\"\n";
+    let file = "[daemon]\nidle = \"1m\"\ntoken = \"hush-hush\"\n[modules.shop]\ntimeout = \"5s\"\n[routes]\n\"GET /x\" = \"shop.x\"\n";
     let folder = Folder::with(&[("bourse.toml", file), ("shop.py", "")]);
     let show = |arguments: &[&str]| {
         folder.run_with(&[&["config", "show"], arguments].concat(), b"", &[("BOURSE_DEPTH", "7")])
@@ -24,7 +24,7 @@ fn each_setting_says_where_it_comes_from() {
     assert_eq!(line("depth"), "depth 7 environment, BOURSE_DEPTH");
     assert_eq!(line("idle"), format!("idle 1m {}/bourse.toml", folder.path().display()));
     assert_eq!(line("modules.shop.timeout"), "modules.shop.timeout 5s bourse.toml");
-    assert!(!text.contains("secret"));
+    assert!(!text.contains("hush-hush"));
 
     let all = show(&["--json"]).exits(0).json();
     assert_eq!(
