@@ -137,9 +137,7 @@ impl Keys {
 
     /// Whether a call that holds its key shares it with one that it has called.
     pub(crate) fn shares(&self, name: &KeyName, call: CallId) -> bool {
-        self.holds(name, call)
-            && self.holder_of(name) != Some(call)
-            && !mutant::is(Mutant::OrphansNotAwaited)
+        self.holds(name, call) && self.holder_of(name) != Some(call) && !mutant::is(Mutant::OrphansNotAwaited)
     }
 
     /// A durable call that does is to be run again.
@@ -265,7 +263,11 @@ impl Keys {
 
     /// How many durable calls of a lane wait in memory.
     pub(crate) fn parked_of(&self, lane: &str) -> usize {
-        self.parked.values().chain(self.stalled.values()).filter(|entry| super::lane_of(&entry.record) == lane).count()
+        self.parked
+            .values()
+            .chain(self.stalled.values())
+            .filter(|entry| super::lane_of(&entry.record) == lane)
+            .count()
     }
 
     /// Who holds a key now: the innermost.

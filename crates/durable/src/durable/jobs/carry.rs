@@ -56,13 +56,7 @@ impl Durable {
     }
 
     /// Finds the lanes at its home, one after the other: it may have gone on from its own to any of them.
-    pub(super) fn check_lanes(
-        &mut self,
-        piece: Piece,
-        from: PartitionId,
-        lanes: Vec<String>,
-        cause: Cause,
-    ) {
+    pub(super) fn check_lanes(&mut self, piece: Piece, from: PartitionId, lanes: Vec<String>, cause: Cause) {
         let after = lanes.last().map_or("", String::as_str);
         let (home, between) = (key::home(piece.call), key::lanes_after(after));
         self.read_page(home, between, 1, Job::CheckLanes { piece, from, lanes, cause });
