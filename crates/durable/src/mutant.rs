@@ -62,6 +62,20 @@ pub enum Mutant {
     TickInDoubtIsLost,
     /// Each function that a message is for gets it by a commit of its own.
     MessageInParts,
+    /// An attempt that holds an exclusive key has the fence of the one before.
+    FenceNotRenewed,
+    /// An exclusive key is free as soon as its call has ended, though an instance is still busy with it.
+    KeyFreedEarly,
+    /// The index of exclusive keys still lists a call that has ended.
+    IndexNotCleared,
+    /// Who has begun before the node ended does not still hold its exclusive key.
+    HolderIsForgotten,
+    /// A call is tried again while something that it has called still runs with its exclusive key.
+    OrphansNotAwaited,
+    /// A call that was accepted before is looked for in the lane only in which it was accepted.
+    OneLaneIsChecked,
+    /// A delayed call is not delayed once it is in the store.
+    DelayIsForgotten,
 }
 
 /// All of them.
@@ -94,6 +108,13 @@ pub const ALL: &[Mutant] = &[
     Mutant::TickApartFromCall,
     Mutant::TickInDoubtIsLost,
     Mutant::MessageInParts,
+    Mutant::FenceNotRenewed,
+    Mutant::KeyFreedEarly,
+    Mutant::IndexNotCleared,
+    Mutant::HolderIsForgotten,
+    Mutant::OrphansNotAwaited,
+    Mutant::OneLaneIsChecked,
+    Mutant::DelayIsForgotten,
 ];
 
 #[cfg(feature = "mutants")]

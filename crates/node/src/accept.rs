@@ -364,6 +364,7 @@ impl Node {
             _ => self.check_function(name, version),
         };
         match there {
+            Ok(()) if self.calls[&id].key.is_some() && self.calls[&id].fence == 0 => self.await_fence(id),
             Ok(()) => self.enter(now, id),
             Err(failure) => {
                 self.conclude(now, id, Err(failure));

@@ -9,6 +9,7 @@
 //! A durable call gets its exclusive key from its lane, together with its turn. A unique key is the idempotency key of a
 //! durable call.
 
+use bourse_durable::mutant::{self, Mutant};
 use bourse_durable::work::KeyName;
 use bourse_wire::arguments::Arguments;
 use bourse_wire::failure::Code;
@@ -115,12 +116,28 @@ impl Node {
         self.modules.get_mut(&module).expect("a module stays as long as calls of it wait").locked -= 1;
     }
 
-    /// Every attempt that holds a key has a fence of its own.
+    /// Every attempt that holds a key has a fence of its own. There may be none yet.
     pub(crate) fn renew_fence(&mut self, id: CallId) {
         let Some(name) = self.calls[&id].key.clone() else { return };
-        let fence = self.durable.fence(&name);
+        let fence = self.durable.fence(&name, id);
         let call = self.calls.get_mut(&id).expect("it was just looked at");
-        call.fence = fence.unwrap_or(call.fence);
+        if !mutant::is(Mutant::FenceNotRenewed) {
+            call.fence = fence.unwrap_or(0);
+        }
+    }
+
+    /// A call that has its key waits for a fence.
+    pub(crate) fn await_fence(&mut self, id: CallId) {
+        let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        call.phase = Phase::Locked;
+        let name = call.key.clone().expect("only one with a key has a fence");
+        if call.is_work() {
+            call.deadline = bourse_wire::time::Mono::MAX;
+        }
+        self.timers.set_earliest(Timer::Call(id), call.due());
+        let module = call.function.module().to_owned();
+        self.modules.get_mut(&module).expect("a call is accepted for a module that is known").locked += 1;
+        self.durable.grant(name, id);
     }
 
     /// Why a call that waits for its key has waited too long.

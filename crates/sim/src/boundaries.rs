@@ -100,7 +100,8 @@ pub fn settle(world: &mut World) {
         world.books.violations.push(text);
     }
     // Who is told of an end is told the truth.
-    for call in world.gateway.known.clone() {
+    let joined: Vec<_> = world.books.joined().collect();
+    for call in world.gateway.known.clone().into_iter().chain(joined) {
         world.ask(call, Ask::Look);
     }
     // A function that hangs has its time, and is killed after its grace.

@@ -7,36 +7,49 @@
 //! * a promise to another partition (an outgoing record) is deleted only when it was kept;
 //! * at most one run of a call takes effect, none of a failed or cancelled one, and the ledgers are what running the
 //!   calls one after the other would have made of them;
-//! * an idempotency key is one call's;
+//! * a unique key, also one of a function's own, is one call's within its window; calls that are joined with it run never;
+//! * the steps of a call that hands on follow each other, each takes effect once, and none comes back;
+//! * of calls with an exclusive key one runs at a time, as [`lines`] checks;
 //! * what the world outside is asked to do is a call that is stored, and a call of that kind that is done was asked for;
 //! * nobody is told what is not on the disk;
 //! * of two different batches no two have the same place (partition, owner, fence, sequence number).
+
+mod close;
+pub mod lines;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bourse_durable::batch::{Batch, Op};
 use bourse_durable::work::Seen;
-use bourse_node::{Mode, Ticket};
+use bourse_node::Ticket;
 use bourse_wire::id::CallId;
+use bourse_wire::options::Window;
 use bourse_wire::record::v1 as stored;
 use bourse_wire::record::v1::ended::Status;
 use bourse_wire::record::v1::outgoing::What;
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::disk::Disk;
+use self::lines::Lines;
 use crate::gateway::{Gateway, Heard};
-use crate::stage::{End, Stage, parse};
+use crate::stage::{Stage, parse};
 use crate::trace::{mix, mix_bytes};
 use crate::triggers::TriggerBook;
+
+/// The plan of a call that has none.
+const NO_PLAN: u32 = u32::MAX;
 
 /// What has landed of a call.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
-    /// What it is to do.
-    pub plan: Option<u32>,
-    /// It was stored at its home.
-    pub stored: bool,
+    /// The plan of each step that it has come to.
+    pub steps: Vec<u32>,
+    /// The step that is stored at its home, once it was stored there.
+    pub stored: Option<u64>,
+    /// The function and the key, of one that may be another's.
+    pub unique: Option<(String, String)>,
+    /// It has that key: where the key is, it is known to be its own.
+    pub is_own: bool,
     /// Its end, at its home.
     pub ended: Option<(Status, String, Bytes)>,
     /// Its end, as another home has promised it.
@@ -52,15 +65,31 @@ struct Entry {
     call: CallId,
 }
 
+/// What an outgoing record promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promise {
+    /// The call is accepted; or it is joined with another, unless its unique key is known to be its own.
+    Accept {
+        is_own: bool,
+    },
+    Tail(u64),
+    End,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Books {
     calls: BTreeMap<CallId, Story>,
     ledgers: BTreeMap<String, Vec<Entry>>,
     counts: BTreeMap<String, u64>,
-    keys: BTreeMap<Vec<u8>, CallId>,
-    /// Outgoing records that are on the disk, by where: whether it is an end.
-    outgoing: BTreeMap<(u8, CallId, Option<u8>), bool>,
+    /// Who has each unique key.
+    keys: BTreeMap<Bytes, stored::Unique>,
+    /// Outgoing records that are on the disk, by where and by their keys.
+    outgoing: BTreeMap<(u8, Bytes), (CallId, Promise)>,
+    /// Who holds exclusive keys, and who waits for them.
+    pub lines: Lines,
+    /// The latest time that the wall clock has ever shown.
+    wall_most_ms: u64,
     numbers: BTreeMap<(u8, u64, u64, u64), u64>,
     cancels: BTreeSet<CallId>,
     /// What the world outside was asked to do.
@@ -113,8 +142,10 @@ impl Books {
         }
     }
 
-    /// A batch has landed.
-    pub fn landed(&mut self, batch: &Batch) {
+    /// A batch has landed. `wall_ms`: what time it is by the wall clock.
+    pub fn landed(&mut self, batch: &Batch, wall_ms: u64) {
+        self.wall_most_ms = self.wall_most_ms.max(wall_ms);
+        let partition = batch.partition.0;
         let deleted = |kind: u8| {
             batch.ops.iter().filter_map(move |op| match op {
                 Op::Delete { key } if key.first() == Some(&kind) => Some(key),
@@ -127,14 +158,12 @@ impl Books {
                 _ => None,
             })
         };
+        for (key, value) in put(b'u') {
+            self.key_is(key, &value);
+        }
         for (key, value) in put(b'o') {
-            let outgoing = stored::Outgoing::decode(value).ok().and_then(|outgoing| outgoing.what);
-            if let (Some(call), Some(what)) = (concerned(key), outgoing) {
-                let is_end = matches!(what, What::End(_));
-                if self.outgoing.insert((batch.partition.0, call, key.last().copied()), is_end).is_some() {
-                    self.wrong(format!("what another partition has promised of call {call} is overwritten"));
-                }
-                self.promised(call, what);
+            if let (Some(call), Ok(outgoing)) = (concerned(key), stored::Outgoing::decode(value)) {
+                self.promises((partition, key.clone()), call, outgoing);
             }
         }
         let revived: BTreeSet<CallId> = deleted(b'd').filter_map(|key| id(key)).collect();
@@ -150,8 +179,11 @@ impl Books {
                 self.ends(call, &ended, value);
             }
         }
-        for call in deleted(b'c').filter_map(|key| id(key)).filter(|call| !over.contains(call)) {
-            if self.calls.get(&call).is_some_and(|story| story.ended.is_none()) {
+        // A step of another module's function moves the call from one lane to the other.
+        let lives: BTreeSet<CallId> = put(b'c').filter_map(|(key, _)| id(key)).collect();
+        let gone = deleted(b'c').filter_map(|key| id(key)).filter(|call| !lives.contains(call));
+        for call in gone {
+            if !over.contains(&call) && self.calls.get(&call).is_some_and(|story| story.ended.is_none()) {
                 self.wrong(format!("call {call} vanishes"));
             }
         }
@@ -159,22 +191,17 @@ impl Books {
             let story = self.calls.entry(call).or_default();
             story.purged |= story.ended.is_some();
         }
-        for (call, last) in deleted(b'o').filter_map(|key| Some((concerned(key)?, key.last().copied()))) {
-            let Some(is_end) = self.outgoing.remove(&(batch.partition.0, call, last)) else { continue };
-            let story = self.calls.entry(call).or_default();
-            let kept = if is_end { story.ended.is_some() || story.purged } else { story.stored };
-            if !kept {
+        for key in deleted(b'o') {
+            let Some((call, promise)) = self.outgoing.remove(&(partition, key.clone())) else { continue };
+            if !self.is_kept(call, promise) {
                 self.wrong(format!("what another partition has promised of call {call} is forgotten"));
             }
         }
-        for (key, value) in put(b'u') {
-            let holder = stored::Unique::decode(value).ok().and_then(|u| CallId::from_wire(&u.call));
-            if let Some(holder) = holder
-                && let Some(before) = self.keys.insert(key.to_vec(), holder)
-                && before != holder
-            {
-                self.wrong(format!("an idempotency key of call {before} becomes that of {holder}"));
-            }
+        put(b'x').for_each(|(key, _)| self.lines.indexed(key, true));
+        deleted(b'x').for_each(|key| self.lines.indexed(key, false));
+        for call in lives.union(&over) {
+            let story = &self.calls[call];
+            self.lines.check_index(*call, story.ended.is_none() || lives.contains(call));
         }
         for (key, value) in put(b's') {
             self.state(key, &value);
@@ -183,11 +210,57 @@ impl Books {
         self.count();
     }
 
-    fn promised(&mut self, call: CallId, what: What) {
+    fn is_kept(&self, call: CallId, promise: Promise) -> bool {
+        let Some(story) = self.calls.get(&call) else { return false };
+        let over = story.ended.is_some() || story.purged;
+        match promise {
+            Promise::Accept { is_own } => story.stored.is_some() || over || (!is_own && story.is_own),
+            Promise::Tail(step) => over || story.stored.is_some_and(|stored| stored >= step),
+            Promise::End => over,
+        }
+    }
+
+    /// Somebody has a unique key now.
+    fn key_is(&mut self, key: &Bytes, value: &Bytes) {
+        let Ok(row) = stored::Unique::decode(value.clone()) else { return };
+        let Some(call) = CallId::from_wire(&row.call) else { return };
+        self.calls.entry(call).or_default().is_own = true;
+        let Some(before) =
+            self.keys.insert(key.clone(), row).filter(|before| before.call != call.as_bytes()[..])
+        else {
+            return;
+        };
+        let Some(holder) = CallId::from_wire(&before.call) else { return };
+        let has_ended = || self.calls.get(&holder).is_none_or(|s| s.ended.is_some() || s.promised.is_some());
+        let is_over = match before.unique_ms {
+            0 => false, // No run is as long as that.
+            Window::UNTIL_ENDED_MS => has_ended(),
+            ms => before.accepted_ms.saturating_add(ms) <= self.wall_most_ms,
+        };
+        if !is_over {
+            self.wrong(format!("the unique key of call {holder} becomes that of {call}"));
+        }
+    }
+
+    fn promises(&mut self, at: (u8, Bytes), call: CallId, outgoing: stored::Outgoing) {
+        let Some(what) = outgoing.what else { return };
+        let promise = match &what {
+            What::Accept(_) => Promise::Accept { is_own: outgoing.unique_is_own },
+            What::Tail(record) => Promise::Tail(record.step),
+            What::End(_) => Promise::End,
+        };
+        if self.outgoing.insert(at, (call, promise)).is_some() {
+            self.wrong(format!("what another partition has promised of call {call} is overwritten"));
+        }
         let story = self.calls.entry(call).or_default();
+        let over = story.promised.is_some() || story.ended.is_some();
+        let came_to = story.steps.len();
         match what {
-            What::Accept(record) => story.plan = parse(&record.arguments),
-            What::Tail(_) => {}
+            What::Accept(record) => story.is_to_do(&record),
+            What::Tail(record) if record.step == came_to as u64 && !over => story.is_to_do(&record),
+            What::Tail(record) => {
+                self.wrong(format!("call {call} goes on to step {} after {came_to} others", record.step));
+            }
             What::End(ended) => {
                 let end = (ended.status(), text(&ended.result));
                 if story.promised.as_ref().is_some_and(|before| *before != end) || story.ended.is_some() {
@@ -205,24 +278,58 @@ impl Books {
         if revived {
             (story.ended, story.promised) = (None, None);
         }
-        (story.stored, story.plan) = (true, parse(&record.arguments));
+        story.is_to_do(record);
+        let (came_to, is_new) = (story.steps.len() as u64, story.stored.is_none());
+        let stored = story.stored.replace(record.step);
+        let is_own = story.is_own || record.idempotency_key.is_empty();
         if ended && !revived {
             self.wrong(format!("call {call} has ended and lives again"));
         }
+        if record.step + 1 != came_to || stored.is_some_and(|stored| stored > record.step) {
+            self.wrong(format!("call {call} is stored with step {}, of {came_to}", record.step));
+        }
+        if !is_own {
+            self.wrong(format!("call {call} is stored, and its unique key is another's"));
+        }
+        self.lines.lives(call, record, is_new || revived);
     }
 
     fn ends(&mut self, call: CallId, ended: &stored::Ended, bytes: Bytes) {
+        self.lines.ends(call);
+        if ended.status() == Status::Joined {
+            return self.joins(call, ended, bytes);
+        }
         let end = (ended.status(), text(&ended.result), bytes);
-        let Some(story) = self.calls.get_mut(&call).filter(|story| story.stored) else {
+        let Some(story) = self.calls.get_mut(&call).filter(|story| story.stored.is_some()) else {
             return self.wrong(format!("call {call} ends and was never stored"));
         };
         let before = story.ended.replace(end.clone());
         let promised = story.promised.clone();
+        let came_to = story.steps.len() as u64;
         if before.is_some_and(|before| before != end) {
             self.wrong(format!("call {call} ends a second time"));
         }
         if promised.is_some_and(|promised| promised != (end.0, end.1)) {
             self.wrong(format!("call {call} ends otherwise than was promised"));
+        }
+        if ended.step + 1 != came_to {
+            self.wrong(format!("call {call} ends with step {}, of {came_to}", ended.step));
+        }
+    }
+
+    /// Another call has the unique key of this one.
+    fn joins(&mut self, call: CallId, ended: &stored::Ended, bytes: Bytes) {
+        let other = CallId::from_wire(&ended.joined).filter(|other| *other != call);
+        let other = other.and_then(|other| self.calls.get(&other));
+        let key = other.filter(|other| other.is_own).and_then(|other| other.unique.clone());
+        let story = self.calls.entry(call).or_default();
+        let ran = story.stored.is_some() || story.is_own;
+        story.ended = Some((Status::Joined, String::new(), bytes));
+        if key.is_none() || key != story.unique {
+            self.wrong(format!("call {call} is joined with one that has not its key"));
+        }
+        if ran {
+            self.wrong(format!("call {call} has a key of its own, and is joined with another"));
         }
     }
 
@@ -241,7 +348,7 @@ impl Books {
             };
             let ledger = self.ledgers.entry(scope.to_owned()).or_default();
             let is_next = place.parse() == Ok(ledger.len() + 1);
-            let twice = ledger.iter().any(|entry| entry.call == call);
+            let twice = ledger.iter().any(|entry| (entry.call, entry.plan) == (call, plan));
             ledger.push(Entry { plan, call });
             if !is_next {
                 self.wrong(format!("{name} is written out of order: an update is lost"));
@@ -271,21 +378,17 @@ impl Books {
             }
             (Heard::Accepted, None) => self.wrong("a call is accepted without an id".to_owned()),
             (Heard::Done(result), Some(call)) if self.is_durable(call) => {
-                let story = self.calls.get(&call);
-                let end = story.and_then(|story| {
-                    let promised = story.promised.clone();
-                    story.ended.clone().map(|(status, result, _)| (status, result)).or(promised)
-                });
+                let end = self.calls.get(&call).and_then(Story::end);
                 if end != Some((Status::Done, result.clone())) {
                     self.wrong(format!("call {call} is said to be done, and what is stored is {end:?}"));
                 }
             }
             (Heard::Done(result), _) => {
-                let plan = stage.plan(made.plan);
-                let Some(scope) = &plan.scope else { return };
+                let last = stage.last_of(made.plan);
+                let Some(scope) = &stage.plan(last).scope else { return };
                 let place: usize = result.parse().unwrap_or_default();
                 let entry = self.ledgers.get(scope).and_then(|ledger| ledger.get(place.wrapping_sub(1)));
-                if entry.is_none_or(|entry| entry.plan != made.plan) {
+                if entry.is_none_or(|entry| entry.plan != last) {
                     self.wrong(format!("call {} is said to be done, and is not in the ledger", ticket.0));
                 }
             }
@@ -294,7 +397,7 @@ impl Books {
     }
 
     fn is_durable(&self, call: CallId) -> bool {
-        self.calls.get(&call).is_some_and(|story| story.stored)
+        self.calls.get(&call).is_some_and(|story| story.stored.is_some() || story.is_own)
     }
 
     /// The world outside is asked to do something.
@@ -307,7 +410,22 @@ impl Books {
 
     /// Somebody asks that a call ends.
     pub fn cancels(&mut self, call: CallId) {
+        self.lines.leaves(call);
         self.cancels.insert(call);
+    }
+
+    /// The call that this one is joined with, or itself.
+    fn is_really(&self, call: CallId) -> CallId {
+        let ended = self.calls.get(&call).and_then(|story| story.ended.as_ref());
+        let joined = ended.filter(|(status, ..)| *status == Status::Joined);
+        let ended = joined.and_then(|(.., bytes)| stored::Ended::decode(bytes.clone()).ok());
+        ended.and_then(|ended| CallId::from_wire(&ended.joined)).unwrap_or(call)
+    }
+
+    /// The calls that were joined with others.
+    pub fn joined(&self) -> impl Iterator<Item = CallId> {
+        let is = |story: &Story| story.ended.as_ref().is_some_and(|(status, ..)| *status == Status::Joined);
+        self.calls.iter().filter(move |(_, story)| is(story)).map(|(call, _)| *call)
     }
 
     /// Somebody is told how a call stands.
@@ -316,7 +434,7 @@ impl Books {
         else {
             return;
         };
-        let call = asked.call;
+        let call = self.is_really(asked.call);
         let Some(story) = self.calls.get(&call) else { return };
         match &**seen {
             Seen::Live { .. } => {}
@@ -336,172 +454,23 @@ impl Books {
             }
         }
     }
+}
 
-    // ------------------------------------------------------------ at the end
-
-    /// Everything is quiet, and no fault is left.
-    pub fn close(&mut self, disk: &Disk, gateway: &Gateway, stage: &Stage) {
-        for (kind, what) in [(b'c', "lives"), (b'o', "is promised elsewhere")] {
-            for (partition, key, _) in disk.rows(kind) {
-                let call = if kind == b'o' { CallId::from_wire(&key[1..17]) } else { id(key) };
-                let call = call.map_or_else(String::new, |call| call.to_string());
-                self.violations.push(format!("call {call} still {what}, in partition {partition}"));
-            }
+impl Story {
+    /// What it is to do next is known.
+    fn is_to_do(&mut self, record: &stored::Call) {
+        if record.step == self.steps.len() as u64 {
+            self.steps.push(parse(&record.arguments).unwrap_or(NO_PLAN));
         }
-        let rows: Vec<CallId> =
-            [b't', b'd'].into_iter().flat_map(|kind| disk.rows(kind)).filter_map(|row| id(row.1)).collect();
-        for (call, story) in self.calls.clone() {
-            let ends = rows.iter().filter(|row| **row == call).count();
-            let expected = usize::from(!story.purged);
-            if ends != expected {
-                self.wrong(format!("call {call} has {ends} terminal records"));
-            }
-            if let (Some(plan), Some((status, result, bytes))) = (story.plan, &story.ended)
-                && !story.purged
-            {
-                self.close_call(call, plan, *status, result, bytes, stage);
-            }
-        }
-        self.close_plans(gateway, stage);
-        self.close_triggers();
-    }
-
-    fn close_call(
-        &mut self,
-        call: CallId,
-        number: u32,
-        status: Status,
-        result: &str,
-        bytes: &Bytes,
-        stage: &Stage,
-    ) {
-        let plan = stage.plan(number);
-        match status {
-            Status::Done => {
-                let place = plan.scope.as_ref().and_then(|scope| {
-                    let at = self.ledgers.get(scope)?.iter().position(|entry| entry.call == call)?;
-                    Some((at + 1).to_string())
-                });
-                if plan.scope.is_some() && place.as_deref() != Some(result) {
-                    self.wrong(format!("call {call} is done as number {result}, and is at {place:?}"));
-                }
-                if plan.function.starts_with("bourse.") && !self.performed.contains(&call) {
-                    self.wrong(format!("call {call} is done, and never went out"));
-                }
-                if plan.bad == u32::MAX {
-                    self.wrong(format!("call {call} is done, though each run of it fails"));
-                }
-            }
-            Status::Dead => {
-                let itself = plan.bad > 0 && plan.end == End::DeadLetters;
-                let handed = stage.handed(call);
-                if !itself && handed < plan.attempts_max() {
-                    let why = stored::Ended::decode(bytes.clone()).ok().and_then(|ended| ended.failure);
-                    let why = why.map(|failure| format!("{}: {}", failure.code, failure.message));
-                    self.wrong(format!("call {call} is a dead letter after {handed} attempts: {why:?}"));
-                }
-            }
-            _ => {
-                let itself = plan.bad > 0 && plan.end == End::Discards;
-                if !itself && !self.cancels.contains(&call) {
-                    self.wrong(format!("call {call} is cancelled, and nobody wanted that"));
-                }
-            }
+        if !record.idempotency_key.is_empty() && record.step == 0 {
+            self.unique = Some((record.function.clone(), record.idempotency_key.clone()));
         }
     }
 
-    fn close_plans(&mut self, gateway: &Gateway, stage: &Stage) {
-        let mut keyed: BTreeMap<(&str, &str), BTreeSet<CallId>> = BTreeMap::new();
-        for (ticket, made) in gateway.made() {
-            let calls = self.of_plan(made.plan);
-            let plan = stage.plan(made.plan);
-            if let (true, Some(call)) = (!made.key.is_empty(), made.call) {
-                keyed.entry((&plan.function, &made.key)).or_default().insert(call);
-            }
-            // One that comes while its module is loading is not yet known to be of a function with retry.
-            let durable = made.mode == Mode::Async || calls.first().is_some_and(Option::is_some);
-            match &made.heard {
-                Heard::Nothing => self.wrong(format!("call {} is answered by nobody", ticket.0)),
-                Heard::Accepted if made.key.is_empty() && Some(&made.call) != calls.first() => {
-                    self.wrong(format!("call {} was accepted as another", ticket.0));
-                }
-                Heard::Refused(why) if durable && made.call.is_none() && !calls.is_empty() => {
-                    self.wrong(format!("call {} was refused ({why}), and is stored", ticket.0));
-                }
-                _ => {}
-            }
-            if calls.len() > 1 {
-                self.wrong(format!("call {} was accepted {} times", ticket.0, calls.len()));
-            }
-            let effects = self.effects(made.plan, stage);
-            let (least, most) = match (&made.heard, durable) {
-                (_, true) => self.done(&calls),
-                (Heard::Done(_), false) => (1, 1),
-                (Heard::Refused(_), false) => (0, 0),
-                _ => (0, 1),
-            };
-            if plan.scope.is_some() && !(least..=most).contains(&effects) {
-                self.wrong(format!("call {} has taken effect {effects} times: {:?}", ticket.0, made.heard));
-            }
-            self.close_children(made.plan, (least, most), stage);
-        }
-        for ((function, key), calls) in keyed {
-            if calls.len() > 1 {
-                self.wrong(format!("{} calls of {function} have the key {key:?}", calls.len()));
-            }
-        }
-        for (ticket, asked) in gateway.asked() {
-            if asked.told.is_none() && !asked.over {
-                self.wrong(format!("question {} ({:?}) is answered by nobody", ticket.0, asked.ask));
-            }
-        }
-    }
-
-    /// What a plan's call has made others do, if it took effect so often.
-    fn close_children(&mut self, number: u32, (least, most): (usize, usize), stage: &Stage) {
-        let plan = stage.plan(number);
-        for child in &plan.starts {
-            let calls = self.of_plan(*child);
-            if !(least..=most).contains(&calls.len()) {
-                self.wrong(format!("plan {child} was accepted {} times, of {least}", calls.len()));
-            }
-            let done = self.done(&calls);
-            let effects = self.effects(*child, stage);
-            if stage.plan(*child).scope.is_some() && effects != done.0 {
-                self.wrong(format!("plan {child} has taken effect {effects} times, and is done {}", done.0));
-            }
-            self.close_children(*child, done, stage);
-        }
-        for child in &plan.nested {
-            let effects = self.effects(*child, stage);
-            let joins = stage.plan(*child).scope == plan.scope;
-            let range = if joins { (least, most) } else { (least, stage.runs(*child) as usize) };
-            if stage.plan(*child).scope.is_some() && !(range.0..=range.1).contains(&effects) {
-                self.wrong(format!("nested plan {child} has taken effect {effects} times, of {range:?}"));
-            }
-        }
-    }
-
-    fn of_plan(&self, plan: u32) -> Vec<Option<CallId>> {
-        let of = self.calls.iter().filter(|(_, story)| story.plan == Some(plan) && story.stored);
-        of.map(|(call, _)| Some(*call)).collect()
-    }
-
-    /// How often these calls are done, as a range of one.
-    fn done(&self, calls: &[Option<CallId>]) -> (usize, usize) {
-        let is_done = |call: &&Option<CallId>| {
-            let story = call.and_then(|call| self.calls.get(&call));
-            let end = story.and_then(|story| story.ended.as_ref());
-            end.is_some_and(|(status, ..)| *status == Status::Done)
-        };
-        let done = calls.iter().filter(is_done).count();
-        (done, done)
-    }
-
-    fn effects(&self, plan: u32, stage: &Stage) -> usize {
-        let scope = stage.plan(plan).scope.as_ref();
-        let ledger = scope.and_then(|scope| self.ledgers.get(scope));
-        ledger.map_or(0, |ledger| ledger.iter().filter(|entry| entry.plan == plan).count())
+    /// Its end, or that which another home has promised.
+    fn end(&self) -> Option<(Status, String)> {
+        let ended = self.ended.clone().map(|(status, result, _)| (status, result));
+        ended.or_else(|| self.promised.clone())
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Clock {
     /// The world's time at which the node's monotonic clock was 0.
     epoch: Mono,
     astray_ms: i64,
+    ahead_ms: u64,
 }
 
 impl Clock {
@@ -48,7 +49,13 @@ impl Clock {
     pub fn jump(&mut self, by_ms: i64) -> i64 {
         let before = self.astray_ms;
         self.astray_ms = (before + by_ms).clamp(-ASTRAY_MAX, ASTRAY_MAX);
+        self.ahead_ms += u64::try_from(self.astray_ms - before).unwrap_or_default();
         self.astray_ms - before
+    }
+
+    /// How far it was set forwards, in all.
+    pub fn ahead_ms(&self) -> u64 {
+        self.ahead_ms
     }
 
     /// The machine starts anew.

@@ -148,6 +148,7 @@ pub struct Disk {
     pub script: VecDeque<Fate>,
     /// Batches and looks that went wrong.
     pub wrongs: u64,
+    commits: u64,
     /// What must never happen, and did.
     pub violations: Vec<String>,
 }
@@ -177,6 +178,7 @@ impl Disk {
             mood,
             script: VecDeque::new(),
             wrongs: 0,
+            commits: 0,
             violations: Vec::new(),
         }
     }
@@ -209,6 +211,11 @@ impl Disk {
             }
             look => self.at(now + takes, Step::Look { token, request: look }),
         }
+    }
+
+    /// How many batches have landed.
+    pub fn commits(&self) -> u64 {
+        self.commits
     }
 
     /// When it does something next.
@@ -359,6 +366,7 @@ impl Disk {
                 Op::Delete { key } => _ = shelf.rows.remove(key),
             }
         }
+        self.commits += 1;
         Outcome::Committed
     }
 

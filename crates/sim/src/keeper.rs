@@ -9,7 +9,8 @@ use bourse_wire::v1::to_node::Message as ToNode;
 use bourse_wire::v1::to_worker::Message as ToWorker;
 use bytes::Bytes;
 
-use crate::stage::{MODULES, describe};
+use crate::checkers::lines::Run;
+use crate::stage::{MODULES, describe, parse};
 use crate::worker::{Act, Worker};
 use crate::world::{Next, World};
 
@@ -17,6 +18,8 @@ use crate::world::{Next, World};
 const LOADS: Duration = Duration::from_millis(50);
 /// How long an instance takes to say hello.
 const STARTS: Duration = Duration::from_millis(3);
+/// So much too early is early: what the store knows of times is whole milliseconds.
+const EARLY: Duration = Duration::from_millis(2);
 /// How long a signal takes.
 const SIGNAL: Duration = Duration::from_micros(10);
 
@@ -71,6 +74,14 @@ impl World {
     pub fn kill(&mut self, process: ProcessId) {
         self.say(21, || format!("process {} is killed", process.0));
         self.die(process, Exit::Signal(9), Duration::ZERO);
+    }
+
+    /// Kills a process whose call waits for another, if there is one.
+    pub fn kill_one_that_waits(&mut self) {
+        let peer = self.workers.iter().find(|(_, worker)| worker.waits_for_call()).map(|(peer, _)| *peer);
+        let of = |p: &Process| peer.is_some() && p.peer == peer;
+        let process = self.processes.iter().find(|(_, p)| of(p)).map(|(process, _)| *process);
+        process.into_iter().for_each(|process| self.kill(process));
     }
 
     /// A worker's connection ends; its process lives on.
@@ -130,7 +141,7 @@ impl World {
                 if let ToWorker::Invoke(invoke) = &message
                     && let Some(call) = CallId::from_wire(&invoke.call)
                 {
-                    self.stage.hands(call);
+                    self.hands(call, invoke, &payload);
                 }
                 self.over_link(peer, Next::ToWorker(peer, message, payload));
             }
@@ -169,11 +180,43 @@ impl World {
         }
     }
 
+    /// A call is handed to an instance.
+    fn hands(&mut self, call: CallId, invoke: &v1::Invoke, payload: &Bytes) {
+        let Some(plan) = parse(payload) else { return };
+        self.stage.hands(call, plan);
+        let parent = CallId::from_wire(&invoke.parent);
+        let attempt = (call, invoke.attempt, invoke.fence);
+        let is_durable = self.books.story(call).is_some();
+        self.books.lines.hands(attempt, parent, self.stage.plan(plan), is_durable);
+        let delay = Duration::from_millis(self.stage.plan(plan).delay_ms);
+        if let Some((made, ahead_ms)) = self.stage.made(plan)
+            && ahead_ms == self.clock.ahead_ms()
+            && self.clock.at() + EARLY < made + delay
+        {
+            self.books.violations.push(format!("call {call} is run before its time"));
+        }
+    }
+
     fn acts(&mut self, peer: PeerId) {
+        self.carry_out_acts(peer);
+        let runs = self.workers.values().filter_map(|worker| {
+            let call = CallId::from_wire(worker.running()?)?;
+            Some(Run { call, waits: worker.waits_for_call() })
+        });
+        let runs: Vec<Run> = runs.collect();
+        self.books.lines.run(&runs);
+    }
+
+    fn carry_out_acts(&mut self, peer: PeerId) {
         let Some(worker) = self.workers.get_mut(&peer) else { return };
         for act in std::mem::take(&mut worker.acts) {
             match act {
                 Act::Send(message, payload) => {
+                    if let ToNode::Call(_) = *message
+                        && let Some(plan) = parse(&payload)
+                    {
+                        self.stage.makes(plan, self.clock.at(), self.clock.ahead_ms());
+                    }
                     let input = Input::Frame { peer, message: Some(*message), payload };
                     self.over_link(peer, Next::Input(input));
                 }

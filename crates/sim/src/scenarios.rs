@@ -3,6 +3,9 @@
 //! A script is what clients and the world do, and when. The node may crash at any boundary while it goes on: it does not
 //! rely on what a client would not know then.
 
+mod keys;
+mod tails;
+
 use std::time::Duration;
 
 use bourse_node::{Ask, Config, Input, Mode, Ticket};
@@ -56,6 +59,33 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("a cron line", cron_line),
     scenario("a cron line, and commits of which nobody knows", cron_line_in_doubt),
     scenario("a topic with two who listen", topic),
+    scenario("exclusive calls, durable and not, in one line", keys::exclusive),
+    scenario("exclusive calls that are tried again", keys::exclusive_retried),
+    scenario("exclusive calls that become dead letters", keys::exclusive_dead),
+    scenario("exclusive calls that are cancelled", keys::exclusive_cancelled),
+    scenario("more exclusive calls than memory holds", keys::exclusive_many),
+    scenario("exclusive calls that call others with their key", keys::exclusive_nested),
+    scenario("an exclusive caller dies while what it has called goes on", keys::exclusive_orphan),
+    scenario("exclusive calls that are emitted", keys::exclusive_emitted),
+    scenario("exclusive calls that are older than who holds their key", keys::exclusive_older),
+    scenario("unknown outcomes among exclusive calls", keys::exclusive_unknown),
+    scenario("unique calls at once", keys::unique),
+    scenario("unique calls that are emitted", keys::unique_emitted),
+    scenario("unique calls with an exclusive key at another home", keys::unique_and_exclusive),
+    scenario("calls that are unique until they have ended", keys::unique_while_running),
+    scenario("calls that are unique for a while", keys::unique_for_a_while),
+    scenario("unknown outcomes of unique calls", keys::unique_unknown),
+    scenario("delayed calls", keys::delayed),
+    scenario("hand on at home", tails::at_home),
+    scenario("hand on with state at another home", tails::elsewhere),
+    scenario("hand on to another module", tails::across_modules),
+    scenario("steps that are tried again", tails::tried_again),
+    scenario("hand on with an exclusive key", tails::with_a_key),
+    scenario("steps that emit", tails::that_emit),
+    scenario("nested calls that hand on", tails::nested),
+    scenario("unknown outcomes of steps", tails::unknown),
+    scenario("a step that is carried over late", tails::old_steps),
+    scenario("a call that goes on before it is known to be accepted", tails::gone_on),
 ];
 
 const fn scenario(name: &'static str, script: fn(&mut World)) -> Scenario {

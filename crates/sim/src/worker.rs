@@ -49,6 +49,8 @@ struct Running {
     argument: Bytes,
     steps: VecDeque<Step>,
     wait: Wait,
+    /// Of the replies that it waits for: the last is a result.
+    waits_for_call: bool,
     writes: Vec<v1::Write>,
     /// The number that was read last.
     read: u64,
@@ -69,6 +71,11 @@ impl Worker {
     /// What it is doing: a call's id and attempt.
     pub(crate) fn running(&self) -> Option<&Bytes> {
         self.running.as_ref().map(|running| &running.call)
+    }
+
+    /// It waits for a call that it has made.
+    pub(crate) fn waits_for_call(&self) -> bool {
+        self.running.as_ref().is_some_and(|r| r.waits_for_call && matches!(r.wait, Wait::Reply(_)))
     }
 
     pub(crate) fn on_message(&mut self, message: ToWorker, payload: Bytes, stage: &mut Stage) {
@@ -141,8 +148,8 @@ impl Worker {
         }
         let at = self.inbox.iter().position(|(i, _)| i.call == cancel.call && i.attempt == cancel.attempt);
         if let Some((invoke, _)) = at.and_then(|at| self.inbox.remove(at)) {
-            let failure = Some(Code::Cancelled.because("not started"));
-            self.result(invoke.call, invoke.attempt, failure, Bytes::new(), Vec::new());
+            let failure = Code::Cancelled.because("not started");
+            self.result(invoke.call, invoke.attempt, Err(failure), Vec::new());
             self.next(stage);
         }
     }
@@ -159,6 +166,7 @@ impl Worker {
                 steps: stage.begin(&argument).into(),
                 argument,
                 wait: Wait::No,
+                waits_for_call: false,
                 writes: Vec::new(),
                 read: 0,
                 result: "done".to_owned(),
@@ -206,8 +214,11 @@ impl Worker {
                 running.writes.push(write(count_key(&scope), place.to_string()));
                 running.writes.push(write(place_key(&scope, place), format!("{plan} {id} {attempt}")));
             }
-            Step::Call(function, argument) => self.call(function, argument, v1::Mode::Sync),
-            Step::Start(function, argument) => self.call(function, argument, v1::Mode::Async),
+            Step::Call(function, argument) => self.call(function, argument, v1::Mode::Sync, 0),
+            Step::Start(function, argument, delay_ms) => {
+                self.call(function, argument, v1::Mode::Async, delay_ms);
+            }
+            Step::Tail(function, arguments) => self.hand_on(function, arguments, stage),
             Step::End(End::Fails) => self.end(Some(Code::FunctionError.because("boom")), stage),
             Step::End(End::Again(ms)) => self.verdict(v1::Verdict::Again, ms, stage),
             Step::End(End::DeadLetters) => self.verdict(v1::Verdict::DeadLetter, 0, stage),
@@ -228,7 +239,7 @@ impl Worker {
         self.acts.push(Act::Exit(how));
     }
 
-    fn call(&mut self, function: String, argument: String, mode: v1::Mode) {
+    fn call(&mut self, function: String, argument: Bytes, mode: v1::Mode, delay_ms: u64) {
         self.requests += 1;
         let request = self.requests;
         let Some(running) = &mut self.running else { return };
@@ -241,15 +252,24 @@ impl Worker {
             wait: mode == v1::Mode::Sync,
             mode: mode.into(),
             writes: std::mem::take(&mut running.writes),
+            delay_ms,
             ..Default::default()
         };
-        self.send(ToNode::Call(call), Bytes::from(argument));
+        running.waits_for_call = mode == v1::Mode::Sync;
+        self.send(ToNode::Call(call), argument);
+    }
+
+    fn hand_on(&mut self, function: String, arguments: Bytes, stage: &mut Stage) {
+        let Some(running) = self.running.take() else { return };
+        let tail = v1::Tail { function, version: String::new() };
+        self.result(running.call, running.attempt, Ok((arguments, Some(tail))), running.writes);
+        self.next(stage);
     }
 
     fn end(&mut self, failure: Option<v1::Failure>, stage: &mut Stage) {
         let Some(running) = self.running.take() else { return };
-        let result = if failure.is_some() { Bytes::new() } else { Bytes::from(running.result) };
-        self.result(running.call, running.attempt, failure, result, running.writes);
+        let result = failure.map_or_else(|| Ok((Bytes::from(running.result), None)), Err);
+        self.result(running.call, running.attempt, result, running.writes);
         self.next(stage);
     }
 
@@ -257,12 +277,16 @@ impl Worker {
         &mut self,
         call: Bytes,
         attempt: u32,
-        failure: Option<v1::Failure>,
-        payload: Bytes,
+        result: Result<(Bytes, Option<v1::Tail>), v1::Failure>,
         writes: Vec<v1::Write>,
     ) {
         self.results += 1;
-        let result = v1::Result { call, attempt, failure, writes, seq: self.results, ..Default::default() };
+        let (payload, tail, failure) = match result {
+            Ok((payload, tail)) => (payload, tail, None),
+            Err(failure) => (Bytes::new(), None, Some(failure)),
+        };
+        let result =
+            v1::Result { call, attempt, failure, writes, seq: self.results, tail, ..Default::default() };
         self.send(ToNode::Result(result), payload);
     }
 

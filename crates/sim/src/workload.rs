@@ -12,6 +12,9 @@ use crate::world::World;
 pub(crate) struct Workload {
     scopes: Vec<String>,
     keys: u64,
+    /// Of a thousand plans, so many have a key, or a next one.
+    keyed: u64,
+    tails: u64,
 }
 
 impl Workload {
@@ -21,7 +24,12 @@ impl Workload {
         for _ in 0..1 + world.chance.below(3) {
             scopes.push(format!("z{}", world.chance.below(1000)));
         }
-        Self { scopes, keys: 1 + world.chance.below(4) }
+        let keys = 1 + world.chance.below(4);
+        if let Some(name) = Plan::of("a.x").key("k0").exclusive() {
+            scopes.push(scope_in(name.partition().0));
+        }
+        let (keyed, tails) = (world.chance.pick(&[0, 150, 300, 600]), world.chance.pick(&[0, 100, 300]));
+        Self { scopes, keys, keyed, tails }
     }
 
     /// Some client does something.
@@ -35,12 +43,15 @@ impl Workload {
             }
             9..=11 => {
                 let plan = self.plan(world, 1);
-                let plan = world.stage.add(plan);
+                // A unique function's calls have their own keys.
                 let key = format!("k{}", world.chance.below(self.keys));
+                let key = if plan.is_unique() { String::new() } else { key };
+                let plan = world.stage.add(plan);
                 world.call(plan, Mode::Async, &key, None);
             }
             12..=14 => {
-                let plan = self.plan(world, 0);
+                let mut plan = self.plan(world, 0);
+                plan.delay_ms = 0; // Only durable calls are delayed.
                 let plan = world.stage.add(plan);
                 let timeout = world.chance.pick(&[None, None, Some(30), Some(1_000)]);
                 let ticket = world.call(plan, Mode::Sync, "", timeout.map(Duration::from_millis));
@@ -74,8 +85,18 @@ impl Workload {
     /// A plan, with those of the calls that it makes.
     pub(crate) fn plan(&self, world: &mut World, depth: u32) -> Plan {
         let module = world.chance.pick(&MODULES);
-        let function = world.chance.pick(&["f", "f", "q"]);
+        let function = if world.chance.hits(self.keyed) {
+            world.chance.pick(&["x", "x", "x", "y", "y", "u", "v", "w", "e", "e"])
+        } else {
+            world.chance.pick(&["f", "f", "q"])
+        };
         let mut plan = Plan::of(&format!("{module}.{function}"));
+        if !matches!(function, "f" | "q") {
+            plan.key = format!("k{}", world.chance.below(self.keys));
+        }
+        if world.chance.hits(self.keyed / 4) {
+            plan.delay_ms = world.chance.pick(&[1, 20, 300, 5_000]);
+        }
         if world.chance.hits(850) {
             plan.scope = Some(self.scope(world));
         }
@@ -103,12 +124,32 @@ impl Workload {
         }
         if depth < 2 && world.chance.hits(150) {
             let mut child = self.plan(world, 2);
-            (child.bad, child.starts, child.nested) = (0, Vec::new(), Vec::new());
+            (child.bad, child.starts, child.nested, child.next) = (0, Vec::new(), Vec::new(), None);
+            if world.chance.hits(self.tails) {
+                let next = Plan::of(&format!("{}.f", world.chance.pick(&MODULES))).adds(&self.scope(world));
+                child.next = Some(world.stage.add(next));
+            }
             child.function = format!("{}.f", world.chance.pick(&MODULES));
+            (child.delay_ms, child.key) = (0, String::new());
+            match world.chance.below(8) {
+                0 if plan.exclusive().is_some() => {
+                    (child.function, child.key) = (format!("{module}.x"), plan.key.clone());
+                }
+                1 | 2 if world.chance.hits(self.keyed) => {
+                    child.function = format!("{}.x", world.chance.pick(&MODULES));
+                    child.key = format!("k{}", world.chance.below(self.keys));
+                }
+                _ => {}
+            }
             if world.chance.below(2) == 0 {
                 child.scope.clone_from(&plan.scope);
             }
             plan.nested.push(world.stage.add(child));
+        }
+        if depth < 3 && world.chance.hits(self.tails) {
+            let mut next = self.plan(world, depth + 1);
+            next.delay_ms = 0;
+            plan.next = Some(world.stage.add(next));
         }
         plan
     }

@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::disk::{Disk, Happening, Keep, Mood};
 use crate::gateway::Gateway;
 use crate::keeper::Process;
-use crate::stage::{Stage, Step};
+use crate::stage::{Stage, Step, parse};
 use crate::trace::Trace;
 use crate::worker::Worker;
 
@@ -170,16 +170,17 @@ impl World {
         let call = NewCall {
             function: self.stage.plan(plan).function.parse().expect("plans name functions"),
             version: String::new(),
-            payload: Bytes::from(self.stage.plan(plan).argument(plan)),
+            payload: self.stage.plan(plan).argument(plan),
             timeout,
             queue_wait: None,
             traceparent: String::new(),
             context: BTreeMap::new(),
             mode,
             idempotency_key: key.to_owned(),
-            delay: None,
+            delay: Some(self.stage.plan(plan).delay_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
             trigger: None,
         };
+        self.stage.makes(plan, self.clock.at(), self.clock.ahead_ms());
         self.say(1, || format!("gateway -> node  {mode:?} call {} of plan {plan} {key}", ticket.0));
         self.input(Input::Call { origin: Origin::Gateway(ticket), call });
         ticket
@@ -271,9 +272,10 @@ impl World {
         for batch in self.disk.crash(keep, &mut self.chance) {
             self.trace
                 .line(self.clock.at(), 5, || format!("disk: {}", crate::sight::batch(&batch, "landed")));
-            self.books.landed(&batch);
+            self.books.landed(&batch, self.clock.now().wall.0);
         }
         self.gateway.on_crash();
+        self.books.lines.on_crash();
         self.next.clear();
         self.last_of.clear();
         self.processes.clear();
@@ -346,6 +348,7 @@ impl World {
             Output::Store { token, request } => {
                 if let StoreRequest::Commit(batch) = &request {
                     self.books.asked(batch);
+                    self.books.lines.asked(token, batch);
                 }
                 self.disk.ask(at, token, request, &mut self.chance);
             }
@@ -360,7 +363,7 @@ impl World {
     /// The world outside does what it is asked, and is heard a little later; or fails, as the plan says.
     fn perform(&mut self, call: CallId, attempt: Attempt, payload: &[u8]) {
         self.books.performed(call);
-        self.stage.hands(call);
+        self.stage.hands(call, parse(payload).unwrap_or_default());
         let fails = matches!(self.stage.begin(payload).last(), Some(Step::End(_)));
         let failure = || Code::FunctionError.because("it could not be done");
         let result = if fails { Err(failure()) } else { Ok(Success::default()) };
@@ -377,12 +380,13 @@ impl World {
             Happening::Landed(batch, late) => {
                 let how = if late { "landed late" } else { "landed" };
                 self.say(7, || format!("disk: {}", crate::sight::batch(&batch, how)));
-                self.books.landed(&batch);
+                self.books.landed(&batch, self.clock.now().wall.0);
             }
             Happening::Answer(token, answer) => {
                 self.say(8, || {
                     format!("disk -> node  {} {}", crate::sight::answer(&answer), token_text(token))
                 });
+                self.books.lines.heard(token, &answer);
                 self.input(Input::Store { token, answer });
             }
         }
@@ -413,7 +417,8 @@ impl World {
 
     /// All that must never happen, and did.
     pub fn violations(&self) -> Vec<String> {
-        let all = self.books.violations.iter().chain(&self.gateway.violations).chain(&self.disk.violations);
+        let books = self.books.violations.iter().chain(&self.books.lines.violations);
+        let all = books.chain(&self.gateway.violations).chain(&self.disk.violations);
         all.cloned().collect()
     }
 }

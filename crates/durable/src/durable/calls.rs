@@ -47,10 +47,22 @@ impl Durable {
     /// The oldest call of a lane that is ready, to be run now. It is to be settled or put back.
     pub fn take(&mut self, lane: &str) -> Option<Taken> {
         let node = self.node.0;
-        let name = KeyName::of(self.work.lanes.get(lane)?.head_record()?);
+        let name = loop {
+            let head = self.work.lanes.get(lane)?;
+            let (call, name) = (head.head()?, KeyName::of(head.head_record()?));
+            let shared = name.as_ref().is_some_and(|name| self.work.keys_held.shares(name, call));
+            if !shared {
+                break name;
+            }
+            let lane = self.work.lane(lane);
+            lane.take();
+            if let Some(entry) = lane.remove_taken(call) {
+                self.work.keys_held.stall(call, entry);
+            }
+        };
         let mut fence = 0;
         if let Some(name) = &name {
-            match self.fence(name) {
+            match self.next_fence(name) {
                 Some(number) => fence = number,
                 None => {
                     self.own(name.partition());

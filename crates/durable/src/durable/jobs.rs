@@ -79,6 +79,8 @@ pub(crate) enum Job {
     Find { call: CallId, since: JobId, reading: Bytes, left: VecDeque<Bytes>, then: Then, ticket: Ticket },
     /// The same, for work that may have been done before.
     Check { piece: Piece, from: PartitionId, left: VecDeque<Bytes>, cause: Cause },
+    /// Which lanes there are at the home of a call that may have been accepted before.
+    CheckLanes { piece: Piece, from: PartitionId, lanes: Vec<String>, cause: Cause },
     /// A dead letter is made a call again.
     Revive { lane: String, call: CallId, record: stored::Call, ticket: Ticket },
     /// A dead letter is deleted.
@@ -201,7 +203,9 @@ impl Durable {
     /// Begins a job, or begins it anew.
     fn begin(&mut self, job: Job) {
         match job {
-            Job::Carry { piece, from, cause } | Job::Check { piece, from, cause, .. } => {
+            Job::Carry { piece, from, cause }
+            | Job::Check { piece, from, cause, .. }
+            | Job::CheckLanes { piece, from, cause, .. } => {
                 self.check(piece, from, cause);
             }
             Job::Clear { outgoing, cause } => self.clear(outgoing, cause),
@@ -389,7 +393,7 @@ impl Durable {
                 self.work.carried.remove(&piece.outgoing(at));
             }
             if piece.is_accept() {
-                self.work.arriving.remove(&piece.call);
+                self.is_there(piece.call);
             }
         }
     }
@@ -404,7 +408,7 @@ impl Durable {
     /// A piece of work is done: memory follows.
     fn arrived(&mut self, piece: Piece) {
         let (lane, call) = (piece.lane().to_owned(), piece.call);
-        self.work.arriving.remove(&call);
+        self.is_there(call);
         match piece.what {
             What::Accept(record) => self.came(call, record),
             What::Tail(record) => self.went_on(call, record),
@@ -443,9 +447,10 @@ impl Durable {
             (Told::Seen(ticket), Finished::Done) => self.find(call, Then::Look, ticket),
             (Told::Seen(ticket), finished) => {
                 if !matches!(finished, Finished::Unknown(_)) {
-                    let lane = self.work.find(call).map(|(lane, ..)| lane.to_owned());
-                    if let Some(lane) = lane {
-                        self.work.put_back(&lane, call, None);
+                    // It waits as before.
+                    let lane = self.work.find(call).map(|(lane, entry, ..)| (lane.to_owned(), entry.due));
+                    if let Some((lane, due)) = lane {
+                        self.work.put_back(&lane, call, due);
                         self.pump_keys();
                     }
                 }
@@ -480,6 +485,9 @@ impl Durable {
             (job, Err(_)) => self.work.job_again(AGAIN, job),
             (Job::ReadOutgoing { partition, cause, .. }, Ok(page)) => {
                 self.on_outgoing(partition, cause, &page)
+            }
+            (Job::CheckLanes { piece, from, lanes, cause }, Ok(page)) => {
+                self.on_lanes(piece, from, lanes, cause, &page);
             }
             (Job::FindLane { partition, .. }, Ok(page)) => self.on_lane(partition, &page),
             (Job::FindEnded { partition }, Ok(page)) => {

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A durable call holds its key from its first turn until it has ended, also while it waits for its next attempt, and as
-//! long as an instance is busy with it. A call that another one waits for, at any depth, may take a key that this one
+//! long as an instance is busy with it. It is tried again when those beneath it are gone, which it may have left behind.
+//! A call that another one waits for, at any depth, may take a key that this one
 //! holds: those that wait for it are *beneath* it. Siblings exclude each other.
 //!
 //! Few of the calls that wait for a key are in memory; the others are in the store, where an index has them in order.
@@ -117,6 +118,8 @@ pub(crate) struct Keys {
     keys: BTreeMap<KeyName, Key>,
     parked: BTreeMap<CallId, Entry>,
     parked_bytes: usize,
+    /// Durable calls that hold their keys, and are to be run when nobody beneath them does any more.
+    stalled: BTreeMap<CallId, Entry>,
     /// Waiting calls that others wait for, and what they wait for.
     nested: BTreeMap<CallId, KeyName>,
     turns: Vec<Turn>,
@@ -132,14 +135,24 @@ impl Keys {
         self.keys.get(name).is_some_and(|key| key.holders.iter().any(|h| h.call == call))
     }
 
-    /// A durable call in memory that waits for its key.
-    pub(crate) fn find(&self, call: CallId) -> Option<&Entry> {
-        self.parked.get(&call)
+    /// Whether a call that holds its key shares it with one that it has called.
+    pub(crate) fn shares(&self, name: &KeyName, call: CallId) -> bool {
+        self.holds(name, call) && self.holder_of(name) != Some(call) && !mutant::is(Mutant::OrphansNotAwaited)
     }
 
-    /// A durable call that is in the store wants its key.
-    pub(crate) fn park(&mut self, name: &KeyName, call: CallId, entry: Entry) {
-        let key = self.keys.entry(name.clone()).or_default();
+    /// A durable call that does is to be run again.
+    pub(crate) fn stall(&mut self, call: CallId, entry: Entry) {
+        self.stalled.insert(call, entry);
+    }
+
+    /// A durable call in memory that waits for its key, or for those beneath it.
+    pub(crate) fn find(&self, call: CallId) -> Option<&Entry> {
+        self.parked.get(&call).or_else(|| self.stalled.get(&call))
+    }
+
+    /// A durable call that is in the store wants its key. `unread`: the store may hold others of which nothing is known.
+    pub(crate) fn park(&mut self, name: &KeyName, call: CallId, entry: Entry, unread: bool) {
+        let key = Self::key(&mut self.keys, name, unread);
         let waits = !key.holders.is_empty() || !key.parked.is_empty();
         let no_room = self.parked.len() >= PARKED_MAX
             || self.parked_bytes >= PARKED_BYTES_MAX
@@ -160,11 +173,7 @@ impl Keys {
 
     /// A call that is not in the store wants a key. `unread`: the store may hold older ones of which nothing is known.
     pub(crate) fn wait(&mut self, name: &KeyName, call: CallId, ancestors: Vec<CallId>, unread: bool) {
-        let new = !self.keys.contains_key(name);
-        let key = self.keys.entry(name.clone()).or_default();
-        if new && unread && !mutant::is(Mutant::KeyNotRead) {
-            key.more = Some(CallId::first_of(0));
-        }
+        let key = Self::key(&mut self.keys, name, unread);
         if !ancestors.is_empty() {
             self.nested.insert(call, name.clone());
         }
@@ -173,6 +182,14 @@ impl Keys {
         if self.nested.contains_key(&call) {
             self.look_for_deadlock(call);
         }
+    }
+
+    fn key<'a>(keys: &'a mut BTreeMap<KeyName, Key>, name: &KeyName, unread: bool) -> &'a mut Key {
+        if !keys.contains_key(name) {
+            let more = (unread && !mutant::is(Mutant::KeyNotRead)).then(|| CallId::first_of(0));
+            keys.insert(name.clone(), Key { more, ..Key::default() });
+        }
+        keys.get_mut(name).expect("it was just put there")
     }
 
     /// A call that holds its key is being run.
@@ -197,8 +214,10 @@ impl Keys {
     /// A durable call has ended.
     pub(crate) fn ended(&mut self, name: &KeyName, call: CallId) {
         self.remove_parked(name, call);
+        self.stalled.remove(&call);
         if let Some(holder) = self.holder(name, call) {
             holder.stored = false;
+            holder.running &= !mutant::is(Mutant::KeyFreedEarly);
         }
         self.release(name);
     }
@@ -213,6 +232,9 @@ impl Keys {
 
     /// Takes a durable call that waits for its key, to do something with it.
     pub(crate) fn take_parked(&mut self, call: CallId) -> Option<Entry> {
+        if let Some(entry) = self.stalled.remove(&call) {
+            return Some(entry);
+        }
         let name = KeyName::of(&self.parked.get(&call)?.record)?;
         self.remove_parked(&name, call)
     }
@@ -241,7 +263,11 @@ impl Keys {
 
     /// How many durable calls of a lane wait in memory.
     pub(crate) fn parked_of(&self, lane: &str) -> usize {
-        self.parked.values().filter(|entry| super::lane_of(&entry.record) == lane).count()
+        self.parked
+            .values()
+            .chain(self.stalled.values())
+            .filter(|entry| super::lane_of(&entry.record) == lane)
+            .count()
     }
 
     /// Who holds a key now: the innermost.
@@ -274,6 +300,11 @@ impl Keys {
     fn release(&mut self, name: &KeyName) {
         if let Some(key) = self.keys.get_mut(name) {
             key.holders.retain(|holder| holder.stored || holder.running);
+            if let Some(top) = key.holders.last()
+                && let Some(entry) = self.stalled.remove(&top.call)
+            {
+                self.turns.push(Turn::Durable(top.call, Box::new(entry)));
+            }
         }
         self.pump(name);
     }
@@ -301,9 +332,12 @@ impl Keys {
         if key.reading > 0 {
             return;
         }
-        let parked = key.parked.first().copied();
+        // One that held the key when the node ended still does.
+        let held = key.parked.iter().find(|call| self.parked[call].has_begun()).copied();
+        let held = held.filter(|_| !mutant::is(Mutant::HolderIsForgotten));
+        let parked = held.or(key.parked.first().copied());
         let waiting = key.waiting.keys().next().copied();
-        let first = parked.into_iter().chain(waiting).min();
+        let first = held.or(parked.into_iter().chain(waiting).min());
         match (key.more, first) {
             (Some(more), first) if first.is_none_or(|first| more < first) => {
                 key.more = None;
@@ -409,9 +443,9 @@ mod tests {
     #[test]
     fn first_come_first_served() {
         let (mut keys, a) = (Keys::default(), name("a"));
-        keys.park(&a, id(1), entry("a"));
+        keys.park(&a, id(1), entry("a"), false);
         keys.wait(&a, id(3), vec![], false);
-        keys.park(&a, id(2), entry("a"));
+        keys.park(&a, id(2), entry("a"), false);
         assert_eq!(told(&mut keys), ["durable 1"]);
         keys.runs(&a, id(1));
         keys.ended(&a, id(1));
@@ -427,9 +461,9 @@ mod tests {
     #[test]
     fn one_that_waits_for_its_next_attempt_keeps_its_key() {
         let (mut keys, a) = (Keys::default(), name("a"));
-        keys.park(&a, id(1), entry("a"));
+        keys.park(&a, id(1), entry("a"), false);
         keys.runs(&a, id(1));
-        keys.park(&a, id(2), entry("a"));
+        keys.park(&a, id(2), entry("a"), false);
         keys.unlock(&a, id(1));
         assert_eq!(told(&mut keys), ["durable 1"]);
     }
@@ -438,7 +472,7 @@ mod tests {
     fn a_long_line_is_read_from_the_store() {
         let (mut keys, a) = (Keys::default(), name("a"));
         for n in 1..=40 {
-            keys.park(&a, id(n), entry("a"));
+            keys.park(&a, id(n), entry("a"), false);
         }
         for n in 1..=17 {
             assert_eq!(told(&mut keys), [format!("durable {n}")]);
@@ -446,10 +480,10 @@ mod tests {
         }
         assert_eq!(told(&mut keys), ["read a from 18"]);
         keys.page_read(&a, 2, Some(id(20)));
-        keys.park(&a, id(18), entry("a"));
+        keys.park(&a, id(18), entry("a"), false);
         keys.one_read(&a);
         assert!(told(&mut keys).is_empty(), "the other one is still being read");
-        keys.park(&a, id(19), entry("a"));
+        keys.park(&a, id(19), entry("a"), false);
         keys.one_read(&a);
         assert_eq!(told(&mut keys), ["durable 18"]);
     }
@@ -458,10 +492,10 @@ mod tests {
     fn one_that_comes_late_though_it_is_old_finds_room() {
         let (mut keys, a) = (Keys::default(), name("a"));
         for n in 2..=18 {
-            keys.park(&a, id(n), entry("a"));
+            keys.park(&a, id(n), entry("a"), false);
         }
-        keys.park(&a, id(1), entry("a"));
-        keys.park(&a, id(19), entry("a"));
+        keys.park(&a, id(1), entry("a"), false);
+        keys.park(&a, id(19), entry("a"), false);
         assert_eq!(told(&mut keys), ["durable 2"]);
         keys.ended(&a, id(2));
         assert_eq!(told(&mut keys), ["durable 1"]);

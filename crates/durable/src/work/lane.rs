@@ -66,6 +66,14 @@ impl Entry {
         self.bytes
     }
 
+    /// As the store knows it, it has failed and waits for its next attempt, or has gone on from an earlier step: it had its
+    /// turn.
+    pub(crate) fn has_begun(&self) -> bool {
+        let record = &self.record;
+        let tried_again = record.attempts > record.attempts_before && record.pause_ms > 0;
+        tried_again || (record.step > 0 && record.attempts == record.attempts_before)
+    }
+
     /// Its first attempt is not due, and until then it wants no key.
     pub(crate) fn is_delayed(&self) -> bool {
         self.due.is_some() && self.record.delayed && self.record.attempts == 0
@@ -286,6 +294,7 @@ impl Lane {
 
     fn wait(&mut self, call: CallId, mut entry: Entry, due: Option<Mono>) {
         entry.due = due;
+        let due = due.filter(|_| !entry.is_delayed() || !mutant::is(Mutant::DelayIsForgotten));
         match due {
             None => self.add_ready(call, entry),
             Some(due) if self.later.len() < LATER_MAX => {

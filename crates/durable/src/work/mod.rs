@@ -383,6 +383,11 @@ impl Work {
         in_lane.or_else(parked)
     }
 
+    /// Whether calls at home there may be in the store only.
+    pub(crate) fn is_unread(&self, partition: PartitionId) -> bool {
+        !matches!(self.recovery, Recovery::Done) || self.lanes.values().any(|lane| lane.is_unread(partition))
+    }
+
     /// A call that is new in the store.
     pub(crate) fn add(&mut self, call: CallId, entry: lane::Entry) {
         let lane = self.lane(lane_of(&entry.record));
@@ -397,7 +402,7 @@ impl Work {
     pub(crate) fn offer(&mut self, call: CallId, entry: lane::Entry) {
         match KeyName::of(&entry.record) {
             Some(name) if !entry.is_delayed() && !self.keys_held.holds(&name, call) => {
-                self.keys_held.park(&name, call, entry);
+                self.keys_held.park(&name, call, entry, self.is_unread(name.partition()));
             }
             _ => self.lane(lane_of(&entry.record)).admit(call, entry),
         }
@@ -407,7 +412,7 @@ impl Work {
     pub(crate) fn load(&mut self, call: CallId, entry: lane::Entry) -> bool {
         match KeyName::of(&entry.record) {
             Some(name) if !entry.is_delayed() && !self.keys_held.holds(&name, call) => {
-                self.keys_held.park(&name, call, entry);
+                self.keys_held.park(&name, call, entry, self.is_unread(name.partition()));
                 true
             }
             _ => self.lane(lane_of(&entry.record)).load(call, entry),

@@ -145,7 +145,7 @@ impl Durable {
     }
 
     pub(super) fn on_joined(&mut self, piece: &Piece, from: PartitionId, cause: Cause) {
-        self.work.arriving.remove(&piece.call);
+        self.is_there(piece.call);
         self.work.note_ended(piece.call, self.limits.ended_kept);
         self.outbox.known(piece.call);
         self.clear(piece.outgoing(from), cause);

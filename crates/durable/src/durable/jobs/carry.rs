@@ -44,9 +44,7 @@ impl Durable {
             What::Accept(_) if !piece.unique_is_own => self.carry(piece, from, cause),
             What::Accept(_) => {
                 self.work.arriving.insert(piece.call);
-                let mut left = self.records_of(piece.call);
-                left.push_front(key::live(piece.lane(), piece.call));
-                self.check_next(piece, from, left, cause);
+                self.check_lanes(piece, from, Vec::new(), cause);
             }
             What::Tail(_) if mutant::is(Mutant::OldTailWins) => self.carry(piece, from, cause),
             What::Tail(ref record) => {
@@ -55,6 +53,32 @@ impl Durable {
                 self.check_next(piece, from, left.into(), cause);
             }
         }
+    }
+
+    /// Finds the lanes at its home, one after the other: it may have gone on from its own to any of them.
+    pub(super) fn check_lanes(&mut self, piece: Piece, from: PartitionId, lanes: Vec<String>, cause: Cause) {
+        let after = lanes.last().map_or("", String::as_str);
+        let (home, between) = (key::home(piece.call), key::lanes_after(after));
+        self.read_page(home, between, 1, Job::CheckLanes { piece, from, lanes, cause });
+    }
+
+    pub(super) fn on_lanes(
+        &mut self,
+        piece: Piece,
+        from: PartitionId,
+        mut lanes: Vec<String>,
+        cause: Cause,
+        page: &StorePage,
+    ) {
+        let next = page.rows.first().and_then(|(key, _)| key::parse_live(key));
+        if let Some((lane, _)) = next.filter(|_| !mutant::is(Mutant::OneLaneIsChecked)) {
+            lanes.push(lane.to_owned());
+            return self.check_lanes(piece, from, lanes, cause);
+        }
+        let own = piece.lane().to_owned();
+        let live = lanes.iter().chain([&own]).map(|lane| key::live(lane, piece.call));
+        let left = live.chain([key::ended(piece.call), key::dead(piece.call)]).collect();
+        self.check_next(piece, from, left, cause);
     }
 
     pub(super) fn check_next(
@@ -68,7 +92,7 @@ impl Durable {
             return match piece.what {
                 What::Tail(ref record) if entry.record.step < record.step => self.carry(piece, from, cause),
                 _ => {
-                    self.work.arriving.remove(&piece.call);
+                    self.is_there(piece.call);
                     self.clear(piece.outgoing(from), cause);
                 }
             };
@@ -93,7 +117,7 @@ impl Durable {
     /// It has been carried over before, by somebody who was not told so.
     pub(super) fn has_arrived(&mut self, piece: &Piece, from: PartitionId, cause: Cause) {
         let lane = piece.lane().to_owned();
-        self.work.arriving.remove(&piece.call);
+        self.is_there(piece.call);
         self.work.lane(&lane).look_from(piece.call);
         self.refill(&lane);
         self.clear(piece.outgoing(from), cause);
@@ -145,15 +169,17 @@ impl Durable {
             let stored = stored::Outgoing::decode(value.clone()).ok();
             let stored = stored.and_then(|outgoing| Some((outgoing.what?, outgoing.unique_is_own)));
             let (Some(outgoing), Some((what, unique_is_own))) = (parsed, stored) else { continue };
-            if self.work.carried.contains(&outgoing) {
-                on_its_way = true;
-                continue;
-            }
-            self.open(cause);
             let own = match &what {
                 What::Accept(record) => unique_is_own || record.idempotency_key.is_empty(),
                 What::End(_) | What::Tail(_) => true,
             };
+            if self.work.carried.contains(&outgoing) {
+                on_its_way |= own;
+                continue;
+            }
+            // Who has its unique key may not be known before recovery is over: nobody waits for that.
+            let cause = if own { cause } else { Cause::Fresh };
+            self.open(cause);
             self.check(Piece { call: outgoing.call, what, unique_is_own: own }, partition, cause);
         }
         match page.rows.last() {
@@ -197,7 +223,7 @@ impl Durable {
     pub(super) fn end_doubt(&mut self, partition: PartitionId) {
         for (lane, call) in self.work.unsure.remove(&partition).unwrap_or_default() {
             self.work.leaves(call);
-            self.work.arriving.remove(&call);
+            self.is_there(call);
             self.work.lose(&lane, call);
             self.work.lane(&lane).look_from(call);
             self.refill(&lane);
@@ -228,6 +254,7 @@ impl Piece {
                     _ => key::ended(call),
                 };
                 let index = KeyName::of_ended(ended).map(|name| (key::exclusive(&name, call), None));
+                let index = index.filter(|_| !mutant::is(Mutant::IndexNotCleared));
                 let rows = [(key::live(lane, call), None), (key, Some(encode(ended)))];
                 rows.into_iter().chain(index).collect()
             }

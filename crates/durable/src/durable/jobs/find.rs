@@ -48,6 +48,10 @@ impl Durable {
             None if !self.is_recovered() || self.work.busy.contains(&call) => {
                 self.ask_early(call, then, ticket);
             }
+            // Who has its unique key asks this so that it can be stored.
+            None if self.work.arriving.contains(&call) && !matches!(then, Then::Holds(_)) => {
+                self.ask_early(call, then, ticket);
+            }
             None => self.found(call, Seen::Nothing, then, ticket),
             Some(key) => {
                 let job = Job::Find { call, since, reading: key.clone(), left, then, ticket };
@@ -68,6 +72,15 @@ impl Durable {
     /// All lanes are known, or a dead letter is where it is to be: who asked before is answered.
     pub(super) fn find_early(&mut self) {
         for (call, then, ticket) in std::mem::take(&mut self.work.early) {
+            self.find(call, then, ticket);
+        }
+    }
+
+    /// A call is stored where it is at home, or it is known that nobody stores it now: who asked before is answered.
+    pub(in crate::durable) fn is_there(&mut self, call: CallId) {
+        self.work.arriving.remove(&call);
+        let asked = self.work.early.extract_if(.., |(of, ..)| *of == call);
+        for (call, then, ticket) in asked.collect::<Vec<_>>() {
             self.find(call, then, ticket);
         }
     }
@@ -142,7 +155,8 @@ impl Durable {
             (Then::Cancel(ended), Seen::Live { record, running: false, .. }) => {
                 let lane = lane_of(&record).to_owned();
                 if !self.work.seize(&lane, call) {
-                    self.work.lane(&lane).seize_new(call, Entry::new((*record).clone(), None));
+                    let due = self.due(&record);
+                    self.work.lane(&lane).seize_new(call, Entry::new((*record).clone(), due));
                 }
                 let ended = stored::Ended {
                     function: record.function,

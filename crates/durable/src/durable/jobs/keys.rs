@@ -21,9 +21,7 @@ impl Durable {
     /// A call that is not durable wants a key. `ancestors`: the calls that wait for it, nearest first. Followed by
     /// [`Output::Granted`](crate::Output::Granted), now or later, unless it is unlocked before.
     pub fn lock(&mut self, name: &KeyName, call: CallId, ancestors: Vec<CallId>) {
-        let partition = name.partition();
-        let in_lane = self.work.lanes.get(name.module()).is_some_and(|lane| lane.is_unread(partition));
-        let unread = in_lane || !self.is_recovered();
+        let unread = self.work.is_unread(name.partition());
         self.work.keys_held.wait(name, call, ancestors, unread);
         self.pump_keys();
     }
@@ -33,6 +31,7 @@ impl Durable {
         self.work.turns_held.retain(|(_, held)| *held != call);
         self.work.keys_held.unlock(name, call);
         self.pump_keys();
+        self.grant_held(name.partition());
     }
 
     /// Who holds a key.
@@ -40,8 +39,14 @@ impl Durable {
         self.work.keys_held.holder_of(name)
     }
 
+    /// A fence for another attempt of a call that holds this key: greater than all before. `None` while there is none, or
+    /// something that an earlier attempt has called still has the key as well: then [`Self::grant`] tells when.
+    pub fn fence(&mut self, name: &KeyName, call: CallId) -> Option<u64> {
+        if self.work.keys_held.shares(name, call) { None } else { self.next_fence(name) }
+    }
+
     /// A number greater than all that were given out for this key before; `None` while its partition is not ours.
-    pub fn fence(&mut self, name: &KeyName) -> Option<u64> {
+    pub(in crate::durable) fn next_fence(&mut self, name: &KeyName) -> Option<u64> {
         let owner = self.partitions.get(&name.partition())?.ownership.owner()?;
         self.work.fences += 1;
         Some((owner.fence.0 << FENCES_PER_OWNERSHIP) + self.work.fences)
@@ -69,8 +74,13 @@ impl Durable {
         }
     }
 
-    fn grant(&mut self, name: KeyName, call: CallId) {
-        match self.fence(&name) {
+    /// A call that has its key gets a fence: followed by [`Output::Granted`](crate::Output::Granted), once the partition is
+    /// ours and nothing that the call has left behind has the key.
+    pub fn grant(&mut self, name: KeyName, call: CallId) {
+        if self.work.keys_held.shares(&name, call) {
+            return self.work.turns_held.push((name, call));
+        }
+        match self.next_fence(&name) {
             Some(fence) => self.outbox.granted(call, fence),
             None => {
                 let partition = name.partition();
@@ -95,6 +105,10 @@ impl Durable {
 
     pub(super) fn on_owned(&mut self, partition: PartitionId) {
         self.work.owning.remove(&partition);
+        self.grant_held(partition);
+    }
+
+    fn grant_held(&mut self, partition: PartitionId) {
         let held = std::mem::take(&mut self.work.turns_held);
         for (name, call) in held {
             match name.partition() == partition {
