@@ -12,7 +12,7 @@ use crate::trace::Trace;
 use crate::world::CrashAt;
 
 /// Seeds that are tried.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 600;
 /// Of each scenario, every so many boundaries are tried.
 const STRIDE: usize = 5;
 
