@@ -316,6 +316,7 @@ impl Node {
             step: 0,
             attempts_before: 0,
             key: None,
+            deadlocked: false,
             tail: None,
             durable: None,
             is_list: false,

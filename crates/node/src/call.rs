@@ -69,6 +69,8 @@ pub(crate) struct Call {
     pub attempts_before: u32,
     /// Its exclusive key, which it holds or waits for.
     pub key: Option<KeyName>,
+    /// Something that it has called would have waited for ever: that is nobody's fault, and its key is given up.
+    pub deadlocked: bool,
     /// How it goes on once it is committed, if it does.
     pub tail: Option<Tail>,
     /// Of a durable call: how long this attempt may run, and what a result is recorded with.
@@ -149,6 +151,7 @@ impl Call {
             step: record.step,
             attempts_before: record.attempts_before,
             key: KeyName::of(&record),
+            deadlocked: false,
             tail: None,
             is_list: false,
             riders: Vec::new(),

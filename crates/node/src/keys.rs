@@ -106,6 +106,10 @@ impl Node {
             let failure = Code::Conflict
                 .because(format!("this call would wait for ever: {circle}"))
                 .hint("take exclusive keys in the same order everywhere, or hold one at a time");
+            let root = self.calls[&id].ancestors.last().map(|root| root.call);
+            if let Some(root) = root.and_then(|root| self.calls.get_mut(&root)) {
+                root.deadlocked = true;
+            }
             self.abort(now, id, failure);
         }
     }

@@ -46,6 +46,8 @@ pub(crate) use self::watching::Watcher;
 const INTAKE_RUN: u64 = 256;
 /// Before a call is drawn again that could not be settled, or whose last attempt still is being ended.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Before a call is tried again that had to give its key up.
+const DEADLOCK_PAUSE: Duration = Duration::from_millis(100);
 /// The most durable calls that one attempt may make.
 const EMITTED_MAX: usize = 10_000;
 /// The most bytes of their arguments.
@@ -414,9 +416,12 @@ impl Node {
         };
         let layer = LayerId { call: id, attempt: Attempt(attempt) };
         let chance = self.entropy.upto(u64::MAX - 1);
+        let deadlocked = self.calls.get(&id).is_some_and(|call| call.deadlocked);
         let tries = attempt.saturating_sub(before.attempts_before);
         let decision = match failure.kind() {
             Code::Cancelled => Decision::Discard,
+            // The others go first.
+            _ if deadlocked => Decision::Again { after: DEADLOCK_PAUSE * tries.clamp(1, 50), counts: false },
             _ => retry::decide(&policy, &failure, before.failures + 1, tries, chance),
         };
         let failure = shortened(failure);
@@ -428,6 +433,7 @@ impl Node {
                 pause_ms: millis(after).max(1),
                 incarnation: self.incarnation.0,
                 last_failure: Some(failure.clone()),
+                frees_key: deadlocked,
                 ..before.clone()
             })
         };

@@ -199,6 +199,25 @@ fn who_would_wait_for_ever_is_told_so() {
 }
 
 #[test]
+fn durable_calls_that_would_wait_for_ever_are_done_one_after_the_other() {
+    let steps = |key: &'static str| vec![Run(50), Call("m.g", key.to_owned()), Return("f")];
+    let module = Module::new("m", "r1")
+        .computed("f", move |argument| steps(if argument == "(a)" { "(b)" } else { "(a)" }))
+        .function("g", [Return("g")])
+        .option("f", "exclusive", r#""{key}""#)
+        .option("f", "retry", "1")
+        .option("g", "exclusive", r#""{key}""#);
+    let mut w = world().deploy(module);
+    let both = [w.start("m.f", "(a)"), w.start("m.f", "(b)")];
+    w.run(5_000);
+    for ticket in both {
+        let id = w.id(ticket);
+        assert_eq!(w.look(id), "done f");
+    }
+    w.node.check_quiet();
+}
+
+#[test]
 fn who_waits_too_long_for_a_key_is_told_who_has_it() {
     let (module, _) = exclusive(5_000);
     let mut w = world().deploy(module);

@@ -350,13 +350,13 @@ impl Durable {
             Finished::Done => {
                 match next {
                     Next::Again { record, due } => {
-                        if mutant::is(Mutant::BackOffFreesKey)
+                        if (record.frees_key || mutant::is(Mutant::BackOffFreesKey))
                             && let Some(name) = KeyName::of(&record)
                         {
                             self.work.keys_held.ended(&name, call);
                         }
                         if let Some(entry) = self.work.lane(&lane).taken_mut(call) {
-                            entry.record = *record;
+                            (entry.record, entry.due) = (*record, Some(due));
                         }
                         self.work.put_back(&lane, call, Some(due));
                         self.pump_keys();

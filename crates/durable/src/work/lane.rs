@@ -74,9 +74,10 @@ impl Entry {
         tried_again || (record.step > 0 && record.attempts == record.attempts_before)
     }
 
-    /// Its first attempt is not due, and until then it wants no key.
+    /// It is not due, and until then it wants no key: it has never been run, or has given its key up.
     pub(crate) fn is_delayed(&self) -> bool {
-        self.due.is_some() && self.record.delayed && self.record.attempts == 0
+        let is_new = self.record.delayed && self.record.attempts == 0;
+        self.due.is_some() && (is_new || self.record.frees_key)
     }
 }
 
