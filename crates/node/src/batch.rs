@@ -1,8 +1,8 @@
 //! Durable calls that are run several at a time: the function gets a list of what each was called with.
 //!
-//! Calls that were accepted together are at home together, and make a list; the first one waits for others as long as the
-//! function says. What becomes of the list is committed at once, and each call ends by itself: with its own item, where the
-//! function returns a list that is as long. A list that fails is taken apart: each of its calls is tried again alone, so
+//! Calls that were accepted one after the other make a list; the first one waits for others as long as the function says.
+//! What becomes of the list is committed at once, and each call ends by itself, wherever its home is: with its own item,
+//! where the function returns a list that is as long. A list that fails is taken apart: each of its calls is tried again alone, so
 //! that one which always fails holds up no other.
 
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ use crate::timers::Timer;
 /// The most bytes of arguments in a list. One call is let in whatever its size.
 const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Calls of a function that are at home together, and wait for others to make a list.
-pub(crate) type Rooms = BTreeMap<(String, u8), Room>;
+/// Calls that wait for others to make a list, by function.
+pub(crate) type Rooms = BTreeMap<String, Room>;
 
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -52,7 +52,7 @@ impl Node {
         if taken.record.failures > 0 {
             return self.run_list(now, vec![taken]);
         }
-        let key = (function.as_str().to_owned(), taken.call.home());
+        let key = function.as_str().to_owned();
         let left = taken.record.accepted_ms.saturating_add(bourse_wire::time::millis(batch.wait));
         let left = Duration::from_millis(left.saturating_sub(now.wall.0)).min(batch.wait);
         let new = || Room { taken: Vec::new(), bytes: 0, until: now.mono + left };
@@ -62,8 +62,8 @@ impl Node {
         while let Some(room) = self.rooms.get_mut(&key)
             && room.taken.len() < batch.max
             && room.bytes < LIST_BYTES_MAX
-            && let Some((call, next)) = self.durable.peek(function.module())
-            && room.goes_with(call, next)
+            && let Some((_, next)) = self.durable.peek(function.module())
+            && room.goes_with(next)
             && let Some(next) = self.durable.take(function.module())
         {
             room.bytes += next.record.arguments.len();
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    fn open_room(&mut self, now: Now, key: &(String, u8)) {
+    fn open_room(&mut self, now: Now, key: &str) {
         let Some(room) = self.rooms.remove(key) else { return };
         if self.rooms.is_empty() {
             self.timers.clear(&Timer::Batches);
@@ -141,7 +141,7 @@ impl Node {
     /// Calls that wait in rooms go back to their lanes.
     pub(crate) fn clear_rooms(&mut self, now: Now) {
         self.timers.clear(&Timer::Batches);
-        for ((function, _), room) in std::mem::take(&mut self.rooms) {
+        for (function, room) in std::mem::take(&mut self.rooms) {
             if let Ok(function) = function.parse() {
                 self.give_list_back(now, &function, room.taken, Duration::ZERO);
             }
@@ -203,10 +203,9 @@ impl Node {
 
 impl Room {
     /// Whether a call belongs into the same list.
-    fn goes_with(&self, call: CallId, record: &record::Call) -> bool {
+    fn goes_with(&self, record: &record::Call) -> bool {
         self.taken.first().is_some_and(|first| {
-            first.call.home() == call.home()
-                && first.record.function == record.function
+            first.record.function == record.function
                 && first.record.version == record.version
                 && record.failures == 0
                 && KeyName::of(record).is_none()

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bourse_node::{Ask, Input};
 use bourse_wire::arguments::Arguments;
 use bourse_wire::value::Value;
-use common::Step::{Crash, Fail, Increment, Read, Return, Run};
+use common::Step::{Crash, Fail, Increment, Read, Return, Run, Start, Write};
 use common::{Module, World, config};
 
 fn world() -> World {
@@ -120,6 +120,32 @@ fn calls_that_come_together_are_run_together() {
         assert_eq!(w.look(id), "done ");
     }
     assert_eq!(w.code(waits), "ok");
+    w.node.check_quiet();
+}
+
+#[test]
+fn a_list_has_calls_of_all_homes() {
+    let lengths = Rc::new(RefCell::new(Vec::new()));
+    let log = lengths.clone();
+    let module = Module::new("m", "r1")
+        .computed("put", |argument| {
+            let scope: &'static str = if argument == "(a)" { "a" } else { "b" };
+            vec![Write(scope, "1"), Start("m.f", format!("(.{scope})")), Return("put")]
+        })
+        .computed("f", move |argument| {
+            log.borrow_mut().push(length(argument));
+            vec![Read("n"), Increment("n"), Run(5)]
+        })
+        .option("f", "batch", r#"{"max": 10, "wait": "200ms"}"#);
+    let mut w = world().deploy(module);
+    for argument in ["(a)", "(b)", "(a)", "(b)"] {
+        w.call_with("m.put", argument, |_| {});
+        w.run(10);
+    }
+    w.run(205);
+    w.restart();
+    w.run(2_000);
+    assert_eq!(lengths.borrow().first(), Some(&4), "{:?}", lengths.borrow());
     w.node.check_quiet();
 }
 
