@@ -86,6 +86,10 @@ impl Node {
                 self.accept_durable(now, origin, call, keys, None);
                 None
             }
+            Ok(keys) if let Some(failure) = self.waits_for_itself(&call, &keys, parent.as_ref()) => {
+                self.refuse_call(origin, call, failure);
+                None
+            }
             // It may be one that others wait for as well, and does not end with its caller.
             Ok(keys) if let (Some(parent), Some(_)) = (&parent, &keys.unique) => {
                 self.accept_durable(now, origin, call, keys, Some(parent.ancestors[0].call));
@@ -101,6 +105,31 @@ impl Node {
                 None
             }
         }
+    }
+
+    /// Why a durable call that another one waits for would wait for that one in turn: for its exclusive key.
+    fn waits_for_itself(
+        &self,
+        call: &NewCall,
+        keys: &CallKeys,
+        parent: Option<&Parent>,
+    ) -> Option<v1::Failure> {
+        let (Some(parent), Some(name), Some(_)) = (parent, &keys.exclusive, &keys.unique) else {
+            return None;
+        };
+        let holds =
+            |layer: &&LayerId| self.calls.get(&layer.call).is_some_and(|c| c.key.as_ref() == Some(name));
+        let holder = parent.ancestors.iter().find(holds)?;
+        Some(
+            Code::Conflict
+                .because(format!(
+                    "{} is durable (`unique`) and needs the exclusive key {:?}, which call {} holds while it waits",
+                    call.function,
+                    name.key(),
+                    holder.call
+                ))
+                .hint("start it, without waiting for it; or give one of the functions another key"),
+        )
     }
 
     fn refuse_call(&mut self, origin: Origin, call: NewCall, failure: v1::Failure) {

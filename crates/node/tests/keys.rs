@@ -345,6 +345,20 @@ fn a_call_that_is_joined_with_another_is_answered_as_that_one() {
 }
 
 #[test]
+fn a_unique_call_that_would_wait_for_its_own_caller_is_refused() {
+    let (module, begun) = unique("\"1h\"", vec![Return("x")]);
+    let module = module
+        .option("f", "exclusive", r#""all""#)
+        .function("g", [Call("m.f", "(k)".to_owned()), Return("g")])
+        .option("g", "exclusive", r#""all""#);
+    let mut w = world().deploy(module);
+    let call = w.call_with("m.g", "(k)", |_| {});
+    w.run(500);
+    assert_eq!((w.code(call), begun.borrow().len()), ("conflict", 0));
+    w.node.check_quiet();
+}
+
+#[test]
 fn a_function_may_have_both_keys() {
     let (module, begun) = unique("\"1h\"", vec![Run(50), Return("x")]);
     let module = module.option("f", "exclusive", r#""all""#);
