@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use super::{Client, Response, signal, until, wait_for, with_mark};
+use super::{Client, PATIENCE, Response, signal, until, wait_for, with_mark};
 
 /// Making the Python environment for the first time takes a download.
 const START_PATIENCE: Duration = Duration::from_secs(300);
@@ -343,10 +343,16 @@ impl Daemon {
     /// Waits until a durable call is done, and gives its result.
     #[track_caller]
     pub(crate) fn result(&self, id: &str) -> Json {
-        let mut call = until("the call has ended", || {
+        // In a long run, a call may be long.
+        let times = if std::env::var_os("BOURSE_TEST_LONG").is_some() { 20 } else { 1 };
+        let deadline = Instant::now() + PATIENCE * times;
+        let mut call = loop {
             let call = self.get(&format!("/v1/calls/{id}?poll=10s")).ok();
-            (!call["ended_at"].is_null()).then_some(call)
-        });
+            if !call["ended_at"].is_null() {
+                break call;
+            }
+            assert!(Instant::now() < deadline, "the call has not ended: {call}");
+        };
         assert_eq!(call["status"], "done", "{call}");
         call["result"].take()
     }
