@@ -16,14 +16,22 @@ use bourse_wire::v1;
 use crate::Node;
 use crate::message::NewCall;
 
-/// So many functions and keys are remembered before those are forgotten whose count is over.
-const TRIMMED: usize = 1024;
+/// The most functions and keys that are counted apart. Keys beyond are counted together, by function.
+const COUNTED_MAX: usize = 100_000;
+/// Between two looks at which are over, when there is no room.
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
+/// So many are remembered at least before those are forgotten whose count is over.
+const TRIMMED_MIN: usize = 1024;
 
 /// When each function may be run next.
 #[derive(Debug, Default)]
 pub(crate) struct Throttles {
     /// By function and key: when the next run would be, if all came evenly.
     next: BTreeMap<(String, String), Mono>,
+    /// How many there may be before it is looked which are over.
+    trim_at: usize,
+    /// When that was done last.
+    trimmed: Mono,
     /// Durable calls that have a time of their own.
     reserved: BTreeMap<CallId, Mono>,
 }
@@ -31,9 +39,13 @@ pub(crate) struct Throttles {
 impl Throttles {
     /// Takes a turn, now or at the time that is given back.
     fn take(&mut self, now: Mono, throttle: &Throttle, of: (String, String)) -> Mono {
-        if self.next.len() >= TRIMMED {
+        let full = self.next.len() >= COUNTED_MAX && now.since(self.trimmed) < TRIM_PAUSE;
+        if self.next.len() >= self.trim_at.max(TRIMMED_MIN) && !full {
+            self.trimmed = now;
             self.next.retain(|_, next| *next > now);
+            self.trim_at = (2 * self.next.len()).min(COUNTED_MAX);
         }
+        let of = self.counted_as(of);
         let next = self.next.entry(of).or_insert(now);
         *next = (*next).max(now);
         let at = *next - throttle.interval * (throttle.burst - 1);
@@ -43,8 +55,18 @@ impl Throttles {
 
     /// When there is a turn.
     fn look(&self, now: Mono, throttle: &Throttle, of: &(String, String)) -> Mono {
-        let next = self.next.get(of).copied().unwrap_or(now).max(now);
+        let next = self.next.get(&self.counted_as(of.clone())).copied().unwrap_or(now).max(now);
         (next - throttle.interval * (throttle.burst - 1)).max(now)
+    }
+}
+
+impl Throttles {
+    /// A key of its own, as long as there is room for it.
+    fn counted_as(&self, of: (String, String)) -> (String, String) {
+        match self.next.len() >= COUNTED_MAX && !self.next.contains_key(&of) {
+            true => (of.0, String::new()),
+            false => of,
+        }
     }
 }
 
@@ -109,6 +131,19 @@ mod tests {
 
     fn ms(ms: u64) -> Mono {
         Mono(ms * 1_000_000)
+    }
+
+    #[test]
+    fn strangers_keys_do_not_fill_memory() {
+        let mut throttles = Throttles::default();
+        let throttle = Throttle { interval: Duration::from_secs(3600), burst: 1, key: None };
+        for n in 0..COUNTED_MAX + 1000 {
+            throttles.take(ms(1), &throttle, ("m.f".to_owned(), n.to_string()));
+        }
+        assert!(throttles.next.len() <= COUNTED_MAX + 1, "{}", throttles.next.len());
+        assert!(throttles.look(ms(1), &throttle, &("m.f".to_owned(), "new".to_owned())) > ms(1));
+        throttles.take(ms(3_600_000 * 2_000), &throttle, ("m.f".to_owned(), "7".to_owned()));
+        assert!(throttles.next.len() < 10, "what is over is forgotten");
     }
 
     #[test]
