@@ -5,7 +5,7 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use bourse_node::{Ask, Input};
+use bourse_node::{Ask, Config, Input};
 use bourse_wire::arguments::Arguments;
 use bourse_wire::value::Value;
 use common::Step::{Crash, Fail, Increment, Read, Return, Run, Start, Write};
@@ -172,6 +172,33 @@ fn a_list_that_fails_is_taken_apart() {
         .collect();
     assert_eq!(ends, ["done ", "done ", "dead 3", "done "]);
     w.node.check_quiet();
+}
+
+#[test]
+fn a_call_that_has_failed_is_never_in_a_list_with_others() {
+    let lists = Rc::new(RefCell::new(Vec::new()));
+    let log = lists.clone();
+    let module = Module::new("m", "r1")
+        .computed("f", move |argument| {
+            log.borrow_mut().push((argument.contains(".bad"), length(argument)));
+            if argument.contains(".bad") { vec![Fail("poison")] } else { vec![Run(1)] }
+        })
+        .option("f", "batch", "10")
+        .option("f", "retry", r#"{"attempts": 20, "pause": "20ms", "pause_max": "20ms"}"#);
+    let mut w = World::with(Config { running_max: 1, ..config() });
+    w.input(Input::Recover);
+    let mut w = w.deploy(module);
+    w.start("m.f", "(.bad)");
+    for n in 0..400 {
+        w.start("m.f", &format!("(.{n})"));
+        w.run(1);
+    }
+    w.run(5_000);
+    let lists = lists.borrow();
+    let bad: Vec<usize> = lists.iter().filter(|(bad, _)| *bad).map(|(_, length)| *length).collect();
+    assert_eq!(bad.len(), 20, "{bad:?}");
+    assert!(bad[1..].iter().all(|length| *length == 1), "{bad:?}");
+    assert!(lists.iter().any(|(_, length)| *length > 1), "others are together");
 }
 
 #[test]
