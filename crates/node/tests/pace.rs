@@ -181,7 +181,7 @@ fn a_call_that_has_failed_is_never_in_a_list_with_others() {
     let module = Module::new("m", "r1")
         .computed("f", move |argument| {
             log.borrow_mut().push((argument.contains(".bad"), length(argument)));
-            if argument.contains(".bad") { vec![Fail("poison")] } else { vec![Run(1)] }
+            if argument.contains(".bad") { vec![Fail("poison")] } else { vec![Run(20)] }
         })
         .option("f", "batch", "10")
         .option("f", "retry", r#"{"attempts": 20, "pause": "20ms", "pause_max": "20ms"}"#);
