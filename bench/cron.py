@@ -7,13 +7,12 @@ Lateness is from the tick to the first line of the function: the call is on disk
 
 import http.client
 import json
-import pathlib
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
+
+from daemon import serving
 
 TICKS = """
 import time
@@ -40,35 +39,24 @@ CLIENTS = 16
 
 
 def main() -> None:
-    binary, seconds = pathlib.Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 60
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "ticks.py").write_text(TICKS)
-        ready = pathlib.Path(folder, "ready")
-        daemon = subprocess.Popen(
-            [binary, "up", folder, "--http", "127.0.0.1:0", "--ready-file", ready],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while not (ready.exists() and ready.read_text().strip()):
-                time.sleep(0.01)
-            address = ready.read_text().split()[0].removeprefix("http://")
-            until = time.monotonic() + seconds
-            counts = [0] * CLIENTS
-            clients = [threading.Thread(target=load, args=(address, until, counts, n)) for n in range(CLIENTS)]
-            for client in clients:
-                client.start()
-            for client in clients:
-                client.join()
-            late = sorted(json.load(urllib.request.urlopen(f"http://{address}/late")))
-            at = lambda part: late[min(int(len(late) * part), len(late) - 1)]  # noqa: E731
-            print(
-                f"{len(late)} ticks beside {sum(counts) / seconds:.0f} calls/s: "
-                f"p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, worst {late[-1]:.1f} ms late"
-            )
-        finally:
-            daemon.terminate()
-            daemon.wait()
+    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    with serving(sys.argv[1], "ticks.py", TICKS) as (_, address):
+        until = time.monotonic() + seconds
+        counts = [0] * CLIENTS
+        clients = [threading.Thread(target=load, args=(address, until, counts, n)) for n in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        late = sorted(json.load(urllib.request.urlopen(f"http://{address}/late")))
+
+    def at(part: float) -> float:
+        return late[min(int(len(late) * part), len(late) - 1)]
+
+    print(
+        f"{len(late)} ticks beside {sum(counts) / seconds:.0f} calls/s: "
+        f"p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, worst {late[-1]:.1f} ms late"
+    )
 
 
 def load(address: str, until: float, counts: list, n: int) -> None:

@@ -10,12 +10,12 @@ import json
 import pathlib
 import select
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
+
+from daemon import serving
 
 HUB = """
 from bourse import function
@@ -29,23 +29,9 @@ TOGETHER = 200
 
 
 def main() -> None:
-    binary, wanted = pathlib.Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "hub.py").write_text(HUB)
-        ready = pathlib.Path(folder, "ready")
-        daemon = subprocess.Popen(
-            [binary, "up", folder, "--http", "127.0.0.1:0", "--ready-file", ready],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while not (ready.exists() and ready.read_text().strip()):
-                time.sleep(0.01)
-            address = ready.read_text().split()[0].removeprefix("http://")
-            measure(daemon.pid, address, wanted)
-        finally:
-            daemon.terminate()
-            daemon.wait()
+    wanted = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
+    with serving(sys.argv[1], "hub.py", HUB) as (pid, address):
+        measure(pid, address, wanted)
 
 
 def measure(pid: int, address: str, wanted: int) -> None:

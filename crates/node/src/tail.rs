@@ -19,7 +19,6 @@ use bytes::Bytes;
 use crate::Node;
 use crate::call::Phase;
 use crate::message::Success;
-use crate::state::Asked;
 
 /// The next step of a call.
 #[derive(Clone, Debug)]
@@ -69,14 +68,7 @@ impl Node {
             },
             ..(**before).clone()
         };
-        call.deadline = bourse_wire::time::Mono::MAX;
-        let (layer, emitted) = (call.layer(), std::mem::take(&mut call.emitted));
-        let ticket = bourse_durable::Ticket(self.next_ticket);
-        let finish = self.durable.settle(now, Some(layer), id, Next::Tail(Box::new(record)), emitted, ticket);
-        if matches!(finish, Finish::Later) {
-            self.ask(Asked::Finish(id));
-        }
-        finish
+        self.settle_attempt(now, id, Next::Tail(Box::new(record)), Vec::new())
     }
 
     /// What the step has changed is committed: the next one begins.

@@ -505,17 +505,28 @@ impl Node {
         ended.result = result.payload.clone();
         ended.content_type.clone_from(&result.content_type);
         ended.http.clone_from(&result.http);
-        call.deadline = Mono::MAX; // What is decided takes the time it takes.
         let others = call.riders.iter().map(|rider| {
             let own = self::ended(now, &rider.record, rider.attempt, Status::Done);
             let content_type = ended.content_type.clone();
             (rider.id, record::Ended { result: rider.result.clone(), content_type, ..own })
         });
         let others: Vec<_> = others.collect();
+        self.settle_attempt(now, id, Next::Ended(Box::new(ended)), others)
+    }
+
+    /// Has what follows from an attempt that returned written, together with what it has changed and emitted.
+    pub(crate) fn settle_attempt(
+        &mut self,
+        now: Now,
+        id: CallId,
+        next: Next,
+        others: Vec<(CallId, record::Ended)>,
+    ) -> Finish {
+        let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        call.deadline = Mono::MAX; // What is decided takes the time it takes.
         let (layer, emitted) = (call.layer(), std::mem::take(&mut call.emitted));
         let ticket = durable::Ticket(self.next_ticket);
-        let next = (id, Next::Ended(Box::new(ended)));
-        let finish = self.durable.settle_all(now, Some(layer), next, others, emitted, ticket);
+        let finish = self.durable.settle_all(now, Some(layer), (id, next), others, emitted, ticket);
         if matches!(finish, Finish::Later) {
             self.ask(Asked::Finish(id));
         }
