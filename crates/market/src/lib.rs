@@ -1,0 +1,39 @@
+//! Who runs what, on many machines: whoever can run a function sells capacity, whoever calls it buys. No scheduler, no
+//! leader, no broker on the way of a call.
+//!
+//! Pure: every role is a state machine that is handed the time and what came, and says what to send. Nothing here does
+//! I/O, reads a clock, draws entropy but from its seed, or calls anything and waits.
+//!
+//! ```text
+//! node -> market: sells, buys, chooses, admits, settles       market -> node: tokens, slots that are free
+//! market <-> market of another node: [`Message`]s, over links that may lose, repeat, delay and reorder them
+//! ```
+//!
+//! | file | role | on |
+//! |---|---|---|
+//! | [`member`] | a node's place in the grid: finds authorities, stays with two of them, becomes one if there is none | every node |
+//! | [`authority`] | knows the other authorities, tells everybody about them; how many there should be | a few nodes |
+//! | [`exchange`] | one module's order book: matches what is sold with what is wanted | authorities |
+//! | [`broker`] | this node's orders, kept up at the exchanges of each module | every node |
+//! | [`listener`] | who has this node's slots: the last arbiter of capacity | every node |
+//! | [`channel`] | both ends of the trade between a buyer and a seller: numbered tokens | every node |
+//! | [`balancer`] | which seller a call goes to | every node |
+//! | [`placing`] | which authorities hold a module's exchanges: a rule that all agree on without asking | everywhere |
+//!
+//! All of it is soft state: lost in a crash, and rebuilt from what the others say again.
+
+pub mod authority;
+pub mod balancer;
+pub mod broker;
+pub mod channel;
+pub mod exchange;
+pub mod listener;
+pub mod member;
+pub mod message;
+pub mod mutant;
+pub mod name;
+pub mod placing;
+pub mod times;
+
+pub use message::Message;
+pub use name::{Contact, Lot, NodeId};
