@@ -22,12 +22,17 @@
 //!
 //! All of it is soft state: lost in a crash, and rebuilt from what the others say again.
 
+mod agenda;
 pub mod authority;
 pub mod balancer;
 pub mod broker;
+pub mod chance;
 pub mod channel;
+pub mod codec;
 pub mod exchange;
+pub mod links;
 pub mod listener;
+pub mod market;
 pub mod member;
 pub mod message;
 pub mod mutant;
@@ -35,5 +40,7 @@ pub mod name;
 pub mod placing;
 pub mod times;
 
+pub use links::LinkId;
+pub use market::Market;
 pub use message::Message;
-pub use name::{Contact, Lot, NodeId};
+pub use name::{Contact, Horizon, Lot, NodeId};

@@ -93,7 +93,7 @@ pub struct Order {
 }
 
 /// What an order offers or wants. A node has one order for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Terms {
     /// Slots of this version are free.
     Sell(semver::Version),
@@ -125,8 +125,13 @@ pub struct Claim {
     pub lot: Lot,
     /// Which life of it; a greater one ends those before it. 0 is none.
     pub epoch: u64,
-    /// How many tokens it wants to have that it has not used yet. 0 with `closed` set ends the channel.
+    /// Grows with every claim: of two that arrive in the wrong order, the one with the greater revision is right about
+    /// `want`. 0 is a claim of somebody who knows no such channel: see [`channel`](crate::channel).
+    pub revision: u64,
+    /// How many tokens it wants to have that it has not used yet.
     pub want: u32,
+    /// The tokens that it has heard of: all up to this number.
+    pub known: u64,
     /// All tokens below this number are used, or given back.
     pub next: u64,
     /// Of those, the ones whose calls are not answered, in ascending order.
@@ -142,6 +147,8 @@ pub struct Grant {
     pub lot: Lot,
     /// As in the claim.
     pub epoch: u64,
+    /// The greatest revision of a claim that has come: what that one said need not be said again.
+    pub seen: u64,
     /// Tokens up to this number are granted.
     pub granted: u64,
     /// Tokens up to this number are wanted back, if they are not used yet.

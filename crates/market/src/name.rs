@@ -31,6 +31,19 @@ pub struct Lot {
     pub version: Version,
 }
 
+/// How far a call may travel, or how far away a seller is: the nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Horizon {
+    /// Within the calling process.
+    Process,
+    /// Within the machine.
+    Machine,
+    /// Within the network.
+    Network,
+    /// Wherever it runs.
+    Anywhere,
+}
+
 impl NodeId {
     /// For people: enough of it to tell nodes apart in a log.
     pub fn short(self) -> String {

@@ -31,6 +31,9 @@ pub struct Times {
     pub settle: Duration,
     /// A token that was not used for this long is taken back if somebody else wants one.
     pub token_idle: Duration,
+    /// A link over which nothing but beats went for this long is closed, unless a channel goes over it. Longer than `join`
+    /// and `restate`, else it would be closed between two of them.
+    pub link_idle: Duration,
     /// A channel that was not used for this long is closed.
     pub channel_idle: Duration,
     /// A seller that has failed is left out for this long, at first; it doubles.
@@ -63,6 +66,7 @@ impl Default for Times {
             promise_kept: Duration::from_millis(250),
             settle: Duration::from_millis(500),
             token_idle: Duration::from_millis(100),
+            link_idle: Duration::from_secs(8),
             channel_idle: Duration::from_secs(60),
             breaker_min: Duration::from_millis(200),
             breaker_max: Duration::from_secs(30),

@@ -44,6 +44,11 @@ pub fn encode(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
+/// How many bytes a header frame will have.
+pub fn encoded_len(message: &impl Message) -> usize {
+    message.encoded_len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

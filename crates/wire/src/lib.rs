@@ -5,6 +5,7 @@
 //! | [`v1`] | the worker protocol, generated from `proto/bourse/v1/worker.proto` |
 //! | [`keeper`] | the daemon's protocol with its keeper, from `keeper.proto` |
 //! | [`record`] | what a store holds of durable calls, from `record.proto` |
+//! | [`peer`] | the protocol between nodes, from `peer.proto` |
 //! | [`header`] | header frames: bounded decoding and encoding |
 //! | [`id`] | call ids and the other names of things |
 //! | [`value`] | CBOR and JSON, and the way between them |
@@ -49,6 +50,18 @@ pub mod record {
         include!(concat!(env!("OUT_DIR"), "/bourse.record.v1.rs"));
     }
 }
+
+/// The peer protocol (`proto/bourse/v1/peer.proto`).
+pub mod peer {
+    /// Version 1.
+    #[expect(missing_docs, reason = "generated; documented in the .proto")]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/bourse.peer.v1.rs"));
+    }
+}
+
+/// The version of the peer protocol that this release speaks.
+pub const PEER_VERSION: u32 = 1;
 
 /// The version of the worker protocol that this release speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
