@@ -24,6 +24,80 @@ const RECONNECT_MS: u64 = 100;
 /// The longest pause between two attempts, in milliseconds.
 const RECONNECT_MS_MAX: u64 = 2_000;
 
+/// What is said where nothing listens.
+const NOBODY: &str = "nobody answers";
+/// What is said of one that takes the connection, and has said nothing since.
+const SILENT: &str = "the connection is taken, and then nothing comes";
+/// What is said of one that hangs up during the handshake, which a router does to whoever asks for another key.
+const HUNG_UP: &str = "it closes the connection: it has another key than expected, or it is something else";
+/// What is said of a router that knows the key and does not want it.
+const NOT_ADMITTED: &str = "it does not admit this key";
+
+/// How a [`Dealer`] is set up.
+#[derive(Clone, Debug)]
+pub struct DealerOptions {
+    /// How much it takes on.
+    pub bounds: Bounds,
+    /// Its own keys, and the public key that the other end must prove to hold. Without them, whoever listens there
+    /// is believed.
+    pub curve: Option<(KeyPair, Key)>,
+    /// As in [`RouterOptions`](crate::RouterOptions).
+    pub heartbeat_ms: u64,
+}
+
+impl DealerOptions {
+    /// No keys, no heartbeat.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, curve: None, heartbeat_ms: 0 }
+    }
+}
+
+/// How far the attempt to connect has come that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// Nothing answers yet.
+    Dialed,
+    /// Something does, but has not proved who it is.
+    Answered,
+    /// It has failed, and why was told.
+    Failed,
+}
+
+/// Sends on one connection of a [`Dealer`] while that is being waited on elsewhere. It ends with the connection, and
+/// nothing of it reaches the next.
+#[derive(Clone, Debug)]
+pub struct Line {
+    socket: Socket,
+    /// The generation of the library's set of connections, which is this one connection, when it was opened.
+    generation: u64,
+}
+
+impl Line {
+    /// Sends a frame, or says at once why not. Never waits.
+    pub fn send(&self, header: Bytes, payload: Bytes) -> Result<(), SendError> {
+        if self.socket.connections_generation() != self.generation {
+            return Err(SendError::Gone);
+        }
+        try_send(&self.socket, message::write(header, payload))
+    }
+
+    /// As [`Router::send_part`](crate::Router::send_part).
+    pub fn send_part(&self, part: Bytes) -> Result<(), SendError> {
+        if self.socket.connections_generation() != self.generation {
+            return Err(SendError::Gone);
+        }
+        try_send(&self.socket, message::write_one(part))
+    }
+}
+
+fn try_send(socket: &Socket, message: Message) -> Result<(), SendError> {
+    match socket.try_send(message) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Full(_)) => Err(SendError::Full),
+        Err(TrySendError::Closed | TrySendError::Error(_)) => Err(SendError::Gone),
+    }
+}
+
 /// The end that connects.
 #[derive(Debug)]
 pub struct Dealer {
@@ -40,6 +114,7 @@ pub struct Dealer {
     over: Option<Option<String>>,
     /// The peer broke the framing: what else it sent is not looked at.
     broken_off: bool,
+    attempt: Attempt,
     trouble: Option<String>,
     ready: Vec<Event>,
     inbox: Vec<Message>,
@@ -48,7 +123,7 @@ pub struct Dealer {
 impl Dealer {
     /// Begins to connect. Must be called inside a tokio runtime.
     pub fn connect(endpoint: &Endpoint, bounds: &Bounds) -> Result<Self, ConnectError> {
-        Self::with(endpoint, options::socket(bounds))
+        Self::new(endpoint, DealerOptions::new(bounds.clone()))
     }
 
     /// Begins to connect with CURVE: as the holder of `own`, and only to the holder of `server`.
@@ -58,10 +133,24 @@ impl Dealer {
         own: KeyPair,
         server: Key,
     ) -> Result<Self, ConnectError> {
-        Self::with(endpoint, curve::client(options::socket(bounds), own, server))
+        Self::new(
+            endpoint,
+            DealerOptions { curve: Some((own, server)), ..DealerOptions::new(bounds.clone()) },
+        )
     }
 
-    /// Why it is not connected, as far as known: for the message of a client that gives up.
+    /// Begins to connect. Must be called inside a tokio runtime.
+    pub fn new(endpoint: &Endpoint, options: DealerOptions) -> Result<Self, ConnectError> {
+        let DealerOptions { bounds, curve, heartbeat_ms } = options;
+        let mut socket_options = options::heartbeat(options::socket(&bounds), heartbeat_ms);
+        if let Some((own, server)) = curve {
+            socket_options = curve::client(socket_options, own, server);
+        }
+        Self::with(endpoint, socket_options)
+    }
+
+    /// Why it is not connected, as far as known: for the message of a client that gives up. It goes on trying, so
+    /// this changes with what is found; `None` as long as nothing has come back at all.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
@@ -69,6 +158,15 @@ impl Dealer {
     /// The connection that is open now.
     pub fn connection(&self) -> Option<Connection> {
         (self.open && self.over.is_none()).then_some(Connection(self.count))
+    }
+
+    /// Sends on the connection that is open now, and on no later one.
+    pub fn line(&mut self) -> Option<Line> {
+        if self.socket.connections_generation() != self.generation {
+            self.read_changes();
+        }
+        self.connection()?;
+        Some(Line { socket: self.socket.clone(), generation: self.generation })
     }
 
     /// Gives frames already sent [`CLOSE_LINGER_MS`](crate::CLOSE_LINGER_MS) to leave, and ends.
@@ -94,6 +192,7 @@ impl Dealer {
             open: false,
             over: None,
             broken_off: false,
+            attempt: Attempt::Dialed,
             trouble: None,
             ready: Vec::new(),
             inbox: Vec::new(),
@@ -122,6 +221,7 @@ impl Dealer {
         self.open = false;
         self.over = None;
         self.broken_off = false;
+        self.attempt = Attempt::Dialed;
         self.inbox.clear();
         let last = std::mem::replace(&mut self.socket, socket);
         self.dial(Duration::from_millis(RECONNECT_MS));
@@ -155,12 +255,31 @@ impl Dealer {
                     _ => None,
                 });
             }
-            MonitorEvent::HandshakeFailed { reason, .. } => self.trouble = Some(reason),
+            MonitorEvent::Connected { .. } => {
+                self.attempt = Attempt::Answered;
+                if self.trouble.as_deref().is_none_or(|trouble| trouble == NOBODY) {
+                    self.trouble = Some(SILENT.into());
+                }
+            }
+            MonitorEvent::HandshakeFailed { reason, .. } => {
+                self.attempt = Attempt::Failed;
+                self.trouble = Some(reason);
+            }
             MonitorEvent::ConnectDelayed { .. } => {
-                self.trouble.get_or_insert_with(|| "nobody answers".into());
+                match self.attempt {
+                    Attempt::Dialed => self.trouble = Some(NOBODY.into()),
+                    Attempt::Answered => self.trouble = Some(HUNG_UP.into()),
+                    Attempt::Failed => {}
+                }
+                self.attempt = Attempt::Dialed;
             }
             // The library gives up where the other end refuses; that end may change its mind.
-            MonitorEvent::ConnectStopped { .. } => self.over = Some(None),
+            MonitorEvent::ConnectStopped { reason, .. } => {
+                if matches!(reason, DisconnectReason::HandshakeRefused(_)) {
+                    self.trouble = Some(NOT_ADMITTED.into());
+                }
+                self.over = Some(None);
+            }
             _ => {}
         }
     }
@@ -201,7 +320,9 @@ impl Dealer {
             }
             self.ready.push(Event::Closed { connection });
         }
-        self.redial();
+        // A line may still hold the last one, which would connect again by itself.
+        let last = self.redial();
+        tokio::spawn(last.close());
     }
 }
 
@@ -213,11 +334,7 @@ impl Transport for Dealer {
         if self.connection() != Some(connection) {
             return Err(SendError::Gone);
         }
-        match self.socket.try_send(message::write(header, payload)) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(SendError::Full),
-            Err(TrySendError::Closed | TrySendError::Error(_)) => Err(SendError::Gone),
-        }
+        try_send(&self.socket, message::write(header, payload))
     }
 
     /// Ends this life; the next one is dialed as after any end.

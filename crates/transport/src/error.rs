@@ -95,3 +95,8 @@ pub struct ConnectError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a CURVE key is 40 characters of Z85")]
 pub struct KeyError;
+
+/// Why a text is not a key in hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key is 64 hexadecimal digits")]
+pub struct HexError;

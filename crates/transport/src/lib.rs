@@ -35,10 +35,10 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-pub use curve::{Curve, Key, KeyPair};
-pub use dealer::Dealer;
+pub use curve::{Allowed, Curve, Key, KeyPair};
+pub use dealer::{Dealer, DealerOptions, Line};
 pub use endpoint::{Endpoint, IPC_PATH_BYTES_MAX};
-pub use error::{BindError, ConnectError, EndpointError, KeyError, SendError};
+pub use error::{BindError, ConnectError, EndpointError, HexError, KeyError, SendError};
 pub use options::{
     Bounds, CLOSE_LINGER_MS, CONNECTIONS_MAX, HANDSHAKE_MS_MAX, HANDSHAKES_MAX, RECV_FRAMES_MAX,
     RouterOptions, SEND_FRAMES_MAX,

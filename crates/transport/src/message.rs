@@ -35,6 +35,11 @@ pub(crate) fn write(header: Bytes, payload: Bytes) -> Message {
     Message::multipart([header, payload])
 }
 
+/// A frame without a payload as a message of one part, which is read as the same frame.
+pub(crate) fn write_one(part: Bytes) -> Message {
+    Message::multipart([part])
+}
+
 /// What the peer says of a violation, for the log.
 pub(crate) fn violation(parts: usize) -> String {
     format!("a message of {parts} parts; a frame has a header and a payload")

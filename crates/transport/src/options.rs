@@ -92,3 +92,12 @@ pub(crate) fn socket(bounds: &Bounds) -> Options {
         .max_pending_handshakes(bounds.handshakes_max)
         .monitor_capacity(CHANGES_MAX)
 }
+
+/// Asks a peer that says nothing for a sign of life, and ends the connection where none comes; 0 never asks.
+pub(crate) fn heartbeat(options: Options, heartbeat_ms: u64) -> Options {
+    if heartbeat_ms == 0 {
+        return options;
+    }
+    let interval = Duration::from_millis(heartbeat_ms);
+    options.heartbeat_interval(interval).heartbeat_timeout(3 * interval)
+}

@@ -1,0 +1,132 @@
+//! What a round trip of a small frame costs over tcp, with CURVE and without, beside one of a bare socket: in
+//! turns, so that they meet the same machine. First with both ends in one thread, so that all work is seen; then with
+//! the other ends in a thread of their own, as between two daemons, where waking each other is part of it.
+//!
+//! `cargo run --release -p bourse-transport --example round_trip`
+
+#![expect(clippy::unwrap_used, reason = "a measurement may stop at the first surprise")]
+
+use std::time::{Duration, Instant};
+
+use bourse_transport::{
+    Allowed, Bounds, Curve, Dealer, DealerOptions, Event, KeyPair, Router, RouterOptions, Transport,
+};
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const ROUNDS: usize = 20_000;
+const HALF: usize = 100;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    for apart in [false, true] {
+        println!("{}", if apart { "each end in a thread of its own" } else { "both ends in one thread" });
+        measure(apart).await;
+    }
+}
+
+/// Runs the other end, here or in a thread of its own.
+fn run<F: Future<Output = ()> + Send + 'static>(apart: bool, other_end: F) {
+    if apart {
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(other_end);
+        });
+    } else {
+        tokio::spawn(other_end);
+    }
+}
+
+async fn measure(apart: bool) {
+    let mut bare = bare(apart).await;
+    let (mut plain, mut curve) = (pair(apart, false).await, pair(apart, true).await);
+    let mut times = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let mut bytes = [5; 2 * HALF];
+        bare.write_all(&bytes).await.unwrap();
+        bare.read_exact(&mut bytes).await.unwrap();
+        times[0].push(start.elapsed());
+        for (at, parts) in [(1, 2), (2, 2), (3, 1)] {
+            let dealer = if at == 1 { &mut plain } else { &mut curve };
+            let start = Instant::now();
+            round(dealer, parts).await;
+            times[at].push(start.elapsed());
+        }
+    }
+    let names = ["bare tcp", "frames", "frames, CURVE", "in one part, CURVE"];
+    for (what, times) in names.iter().zip(&mut times) {
+        times.sort_unstable();
+        let at = |share: f64| times[(times.len() as f64 * share) as usize];
+        let mean = times.iter().sum::<Duration>() / times.len() as u32;
+        println!(
+            "{what:>18}: mean {mean:?}, median {:?}, p99 {:?}, p99.9 {:?}",
+            at(0.5),
+            at(0.99),
+            at(0.999)
+        );
+    }
+}
+
+/// A dealer whose router sends everything back.
+async fn pair(apart: bool, with_curve: bool) -> Dealer {
+    let bounds = Bounds::new(1 << 20);
+    let (own, peer) = (KeyPair::generate(), KeyPair::generate());
+    let mut options = RouterOptions::new(bounds.clone());
+    if with_curve {
+        let allowed = Allowed::from_iter([peer.public()]);
+        options.curve = Some(Curve { own: own.clone(), allowed });
+    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    run(apart, async move {
+        let mut router = Router::new(options).unwrap();
+        tell.send(router.bind(&"tcp://127.0.0.1:0".parse().unwrap()).await.unwrap()).unwrap();
+        let mut events = Vec::new();
+        loop {
+            router.recv(&mut events).await;
+            for event in events.drain(..) {
+                let Event::Frame { connection, header, payload } = event else { continue };
+                if payload.is_empty() {
+                    router.send_part(connection, header).unwrap();
+                } else {
+                    router.send(connection, header, payload).unwrap();
+                }
+            }
+        }
+    });
+    let endpoint = told.await.unwrap();
+    let curve = with_curve.then(|| (peer, own.public()));
+    let mut dealer = Dealer::new(&endpoint, DealerOptions { curve, ..DealerOptions::new(bounds) }).unwrap();
+    dealer.recv(&mut Vec::new()).await;
+    dealer
+}
+
+async fn round(dealer: &mut Dealer, parts: usize) {
+    let half = Bytes::from_static(&[5; HALF]);
+    let connection = dealer.connection().unwrap();
+    match parts {
+        1 => dealer.line().unwrap().send_part(Bytes::from_static(&[5; 2 * HALF])).unwrap(),
+        _ => dealer.send(connection, half.clone(), half).unwrap(),
+    }
+    let mut events = Vec::new();
+    dealer.recv(&mut events).await;
+    assert!(matches!(events[..], [Event::Frame { .. }]), "{events:?}");
+}
+
+/// A stream whose other end sends everything back.
+async fn bare(apart: bool) -> TcpStream {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    run(apart, async move {
+        let (mut stream, _) = TcpListener::from_std(listener).unwrap().accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut bytes = [0; 2 * HALF];
+        while stream.read_exact(&mut bytes).await.is_ok() {
+            stream.write_all(&bytes).await.unwrap();
+        }
+    });
+    stream
+}
