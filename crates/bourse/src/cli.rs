@@ -59,17 +59,23 @@ enum Command {
     Queue(client::calls::Queue),
     /// Show modules and instances
     Ps(client::ps::Ps),
+    /// Show the nodes of the grid that a daemon knows
+    Nodes(client::market::Nodes),
+    /// Show what is sold and bought
+    Market(client::market::Market),
     /// Show what the daemon and its functions said
     Logs(client::logs::Logs),
     /// Make a folder with an example that works
     New(client::new::New),
+    /// Make this node's keys, for a grid of several nodes
+    Init(client::init::Init),
     /// Show settings, and where they come from
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Look after the store
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Try durable calls in a simulated world that goes wrong
+    /// Try durable calls, or a grid of nodes, in a simulated world that goes wrong
     Sim(Sim),
     /// Print completions for a shell
     Completions(Completions),
@@ -100,7 +106,8 @@ enum StoreCommand {
     Backup(client::backup::Backup),
 }
 
-/// Tries durable calls in a simulated world: crashes, a failing disk, jumping clocks.
+/// Tries durable calls in a simulated world: crashes, a failing disk, jumping clocks. Or a grid of many nodes: a network that
+/// loses, repeats and splits, nodes that crash, pause and lie. Or measures how the grid's traffic grows with it.
 #[derive(Args)]
 #[command(after_help = "\
 A seed is a run: the same one, each time and everywhere. It needs no daemon.
@@ -108,7 +115,10 @@ A seed is a run: the same one, each time and everywhere. It needs no daemon.
 Examples:
   bourse sim
   bourse sim --seeds 100000
-  bourse sim --seed 17 | less")]
+  bourse sim --seed 17 | less
+  bourse sim --grid
+  bourse sim --grid --seed 17 | less
+  bourse sim --nodes 10000 --modules 1000 --report scale.html")]
 struct Sim {
     /// How many seeds to run
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -116,9 +126,42 @@ struct Sim {
     /// Run this one only, and show all that happens
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
     seed: Option<u64>,
+    /// Run grids of many nodes instead of one node with a disk
+    #[arg(long)]
+    grid: bool,
+    /// Measure grids up to so many nodes, without faults
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "grid"], value_parser = clap::value_parser!(u32).range(2..))]
+    nodes: Option<u32>,
+    /// How many modules those nodes sell and call
+    #[arg(long, value_name = "N", requires = "nodes", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    modules: u32,
+    /// How many seconds of each are measured
+    #[arg(long, value_name = "S", requires = "nodes", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Write the curves as a page
+    #[arg(long, value_name = "FILE", requires = "nodes")]
+    report: Option<std::path::PathBuf>,
     /// Write a line of JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Sim {
+    fn run(&self) -> std::io::Result<bool> {
+        let Self { seeds, seed, grid, nodes, modules, seconds, report, json } = self;
+        let (report, json) = (report.clone(), *json);
+        if let Some(nodes) = *nodes {
+            let (time, seed) = (std::time::Duration::from_secs(*seconds), seed.unwrap_or(1));
+            let plan = bourse_sim::grid::scale::Plan { nodes, modules: *modules, time, seed };
+            return bourse_sim::grid::report::scale(&bourse_sim::grid::report::Options {
+                plan,
+                report,
+                json,
+            });
+        }
+        let options = bourse_sim::cli::Options { seeds: *seeds, seed: *seed, json };
+        if *grid { bourse_sim::grid::cli::simulate(&options) } else { bourse_sim::cli::simulate(&options) }
+    }
 }
 
 /// Prints completions for a shell.
@@ -144,6 +187,7 @@ Examples:
   bourse up functions
   bourse up functions --dev --http 127.0.0.1:0 --ready-file /tmp/address
   bourse up functions --smtp 127.0.0.1:7025
+  bourse up functions --listen 0.0.0.0:7071 --join KEY@alder:7071 --allow KEY
   bourse up functions --set idle=1m --set instances_max=4
   BOURSE_TOKEN=secret bourse up functions --http 0.0.0.0:80")]
 struct Up {
@@ -171,6 +215,16 @@ struct SettingFlags {
     /// Address that takes mail for functions, such as 127.0.0.1:7025; port 0 picks a free one [default: off]
     #[arg(long, value_name = "ADDR")]
     smtp: Option<String>,
+    /// Address that other nodes connect to, such as 0.0.0.0:7071; port 0 picks a free one [default: off]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// A node of the grid to connect to first; may be given several times. `bourse init` prints a node's key
+    #[arg(long, value_name = "KEY@HOST:PORT")]
+    join: Vec<String>,
+    /// Public key of a node that this one speaks with; may be given several times. Others stand in the file `allowed`
+    /// in the data folder
+    #[arg(long, value_name = "KEY")]
+    allow: Vec<String>,
     /// Where state is kept: sqlite or memory [default: sqlite]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
@@ -200,11 +254,17 @@ impl SettingFlags {
             ("data", &self.data),
             ("http", &self.http),
             ("smtp", &self.smtp),
+            ("listen", &self.listen),
             ("store", &self.store),
             ("token", &self.token),
             ("python", &self.python),
         ];
         given.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
+        for (name, values) in [("join", &self.join), ("allow", &self.allow)] {
+            if !values.is_empty() {
+                given.insert(name.to_owned(), values.join(","));
+            }
+        }
         if self.dev {
             given.insert("dev".to_owned(), "true".to_owned());
         }
@@ -244,15 +304,15 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Triggers(triggers) => client::triggers::triggers(triggers),
         Command::Queue(queue) => client::calls::queue(queue),
         Command::Ps(ps) => client::ps::run(ps),
+        Command::Nodes(nodes) => client::market::nodes(nodes),
+        Command::Market(market) => client::market::market(market),
         Command::Logs(logs) => client::logs::run(logs),
         Command::New(new) => client::new::run(new),
+        Command::Init(init) => client::init::run(init),
         Command::Config(ConfigCommand::Show(show)) => client::settings::show(show),
         Command::Config(ConfigCommand::Schema { .. }) => Ok(client::settings::print_schema()?),
         Command::Store(StoreCommand::Backup(backup)) => client::backup::run(backup),
-        Command::Sim(sim) => {
-            let options = bourse_sim::cli::Options { seeds: sim.seeds, seed: sim.seed, json: sim.json };
-            Ok(if bourse_sim::cli::simulate(&options)? { client::OK } else { client::FAILED })
-        }
+        Command::Sim(sim) => Ok(if sim.run()? { client::OK } else { client::FAILED }),
         Command::Completions(Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "bourse", &mut script);

@@ -94,6 +94,8 @@ impl Exchange<'_> {
             "/v1/instances" => return (self.inspect(Inspect::Instances).await, Reached::Other(Class::Api)),
             "/v1/queues" => return (self.inspect(Inspect::Queues).await, Reached::Other(Class::Api)),
             "/v1/connections" => return (self.only_get(Self::connections), Reached::Other(Class::Api)),
+            "/v1/nodes" => return (self.inspect(Inspect::Nodes).await, Reached::Other(Class::Api)),
+            "/v1/market" => return (self.inspect(Inspect::Market).await, Reached::Other(Class::Api)),
             "/v1/status" => return (self.inspect(Inspect::Status).await, Reached::Other(Class::Api)),
             _ => {}
         }

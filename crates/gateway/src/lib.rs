@@ -227,6 +227,10 @@ pub enum Inspect {
     Queues,
     /// `GET /v1/triggers`.
     Triggers,
+    /// `GET /v1/nodes`.
+    Nodes,
+    /// `GET /v1/market`.
+    Market,
 }
 
 /// How a call ended.

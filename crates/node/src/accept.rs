@@ -357,6 +357,7 @@ impl Node {
             traceparent: if new.traceparent.is_empty() { traceparent } else { new.traceparent },
             context,
             phase: Phase::Queued,
+            guest: None,
             children: BTreeMap::new(),
             awaited: BTreeSet::new(),
             function: name,
@@ -381,6 +382,9 @@ impl Node {
 
     /// A call that was accepted before stands in line once more, if what it calls is still there.
     pub(crate) fn queue_again(&mut self, now: Now, id: CallId) {
+        if self.calls[&id].guest.is_some() {
+            return self.queue_guest(id);
+        }
         self.limit_again(now, id);
         let call = &self.calls[&id];
         let (name, version) = (&call.function, &call.version);

@@ -13,6 +13,7 @@ use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::batch::Rider;
+use crate::grid::Guest;
 use crate::message::{Origin, ProcessId, Success};
 use crate::tail::Tail;
 
@@ -82,6 +83,8 @@ pub(crate) struct Call {
     pub emitted: Vec<NewCall>,
     pub emitted_bytes: usize,
     pub phase: Phase,
+    /// It is another node's, which has bought a slot here for it.
+    pub guest: Option<Box<Guest>>,
     /// Requests of this attempt that are not answered yet.
     pub children: BTreeMap<u64, CallId>,
     /// The same, where a durable call answers.
@@ -159,6 +162,7 @@ impl Call {
             emitted: Vec::new(),
             emitted_bytes: 0,
             phase: Phase::Queued,
+            guest: None,
             children: BTreeMap::new(),
             awaited: BTreeSet::new(),
             function,

@@ -46,6 +46,8 @@ pub struct Config {
     pub requests_max: usize,
     /// For modules that have no settings of their own.
     pub module: ModuleConfig,
+    /// Who it is among other nodes; `None`: it is alone.
+    pub grid: Option<crate::GridConfig>,
     /// Settings of single modules.
     pub modules: BTreeMap<String, ModuleConfig>,
 }
@@ -109,6 +111,7 @@ impl Config {
             context_bytes_max: 8 * 1024,
             requests_max: 100_000,
             module: ModuleConfig::default(),
+            grid: None,
             modules: BTreeMap::new(),
         }
     }

@@ -296,6 +296,7 @@ impl Node {
             && idle
             && module.revisions.values().all(|r| r.instances.is_empty())
             && module.queue.is_empty()
+            && module.guests.is_empty()
             && module.locked == 0
         {
             self.modules.remove(name);
@@ -418,6 +419,7 @@ impl Node {
 
     fn publish(&mut self) {
         self.triggers_changed();
+        self.grid.offers_stale = true;
         let modules = self
             .modules
             .values()

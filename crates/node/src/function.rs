@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bourse_market::name::Horizon;
 use bourse_wire::failure::Code;
 use bourse_wire::options::{
     Batch, Cron, Debounce, KeyTemplate, MailPattern, QueueName, Retry, Throttle, TopicPattern, Unique,
@@ -32,6 +33,10 @@ pub(crate) struct Function {
     pub queues: Vec<QueueName>,
     /// The topics that it listens to.
     pub topics: Vec<TopicPattern>,
+    /// It does no harm if it runs twice: a call whose instance or node dies is tried again elsewhere.
+    pub idempotent: bool,
+    /// How far its calls may travel.
+    pub horizon: Option<Horizon>,
     /// How long it runs, smoothed; `None` until it has been seen.
     pub run_time: Option<Duration>,
 }
@@ -51,6 +56,8 @@ const OPTIONS: &[&str] = &[
     "cron",
     "queue",
     "topic",
+    "idempotent",
+    "horizon",
 ];
 
 impl Function {
@@ -139,6 +146,28 @@ impl Function {
                 let hint = "write it as \"order.paid\", \"order.*\" or \"order.>\"";
                 let topics = TopicPattern::from_json(json).and_then(|topics| one_argument(of, topics));
                 self.topics = topics.map_err(wrong(hint))?;
+            }
+            "idempotent" => {
+                let told = match json {
+                    "true" => Ok(true),
+                    "false" => Ok(false),
+                    _ => Err("it is neither true nor false".to_owned()),
+                };
+                self.idempotent =
+                    told.map_err(wrong("write it as true, if the function does no harm when it runs twice"))?;
+            }
+            "horizon" => {
+                self.horizon = Some(match json {
+                    "\"machine\"" => Horizon::Machine,
+                    "\"network\"" => Horizon::Network,
+                    "\"anywhere\"" => Horizon::Anywhere,
+                    "\"process\"" => Horizon::Process,
+                    _ => {
+                        return Err(wrong(
+                            "write it as \"process\", \"machine\", \"network\" or \"anywhere\"",
+                        )("it is none".to_owned()));
+                    }
+                });
             }
             _ => return Err(unknown_option(option, &format!("function {}", of.name))),
         }

@@ -55,9 +55,12 @@ impl Node {
         let starting = instances().filter(|i| i.phase == Phase::Starting).count();
         let due = |accepted: Mono| accepted + config.scale_after <= now.mono;
         let waiting = module.queue.values().map(|id| self.calls[id].accepted);
-        let overdue = waiting.take(limit.max(1)).filter(|accepted| due(*accepted)).count();
+        // Guests have slots, and their buyers have waited before.
+        let guests = module.guests.len();
+        let overdue = guests + waiting.take(limit.max(1)).filter(|accepted| due(*accepted)).count();
         let deserved = if alive == 0 && !module.queue.is_empty() { overdue.max(1) } else { overdue };
-        let slots_free = self.config.running_max.saturating_sub(self.slots_taken + self.starting());
+        let (_, free, _) = self.grid.market.slots();
+        let slots_free = (free as usize + guests).saturating_sub(self.starting());
         let start = deserved
             .saturating_sub(starting)
             .min(limit.saturating_sub(alive))
@@ -171,6 +174,9 @@ impl Node {
     /// Ends an instance at once, for this reason. What it has is answered when it is reported dead.
     pub(crate) fn kill(&mut self, now: Now, process: ProcessId, doom: &'static str) {
         let Some(instance) = self.instances.get_mut(&process) else { return };
+        if instance.runner.is_some() {
+            return self.kill_runner(now, process, doom);
+        }
         if instance.doom.is_empty() && instance.exit.is_none() {
             instance.doom = doom;
         }
@@ -348,7 +354,15 @@ impl Node {
                 let failure = Code::InstanceCrashed
                     .because(text)
                     .hint("the call may have had effects outside; its state changes were dropped");
+                if self.calls[id].guest.is_none() && self.may_repeat(*id) {
+                    self.repeat(now, *id);
+                    continue;
+                }
                 self.abort_children(now, *id);
+                if self.calls[id].guest.is_some() {
+                    self.bury_guest(now, *id, failure);
+                    continue;
+                }
                 self.conclude(now, *id, Err(failure));
                 let layer = self.calls[id].layer();
                 self.durable.abandon(layer);
@@ -460,7 +474,7 @@ impl Node {
             .is_some_and(|r| r.instances.iter().any(|p| self.instances[p].phase == Phase::Ready));
         let Some(failure) = module.failure.clone().filter(|_| !alive) else { return };
         let pause = module.pause.until.map_or(self.config.backoff_min, |until| until.since(now.mono));
-        let waiting: Vec<_> = module.queue.values().copied().collect();
+        let waiting: Vec<_> = module.queue.values().chain(module.guests.values()).copied().collect();
         for id in waiting {
             self.abort(now, id, failure.clone().retry_after(pause));
         }
@@ -494,6 +508,8 @@ impl Node {
     /// Takes nothing new, finishes what there is, stops.
     pub(crate) fn on_drain(&mut self, now: Now) {
         self.draining = true;
+        // Other nodes are told at once that nothing is sold any more: they need not be refused to find out.
+        self.grid.offers_stale = true;
         self.timers.set(Timer::Drain, now.mono + self.config.drain);
         let waits = |c: &&Call| c.is_work() && matches!(c.phase, call::Phase::Queued | call::Phase::Locked);
         let waiting: Vec<_> = self.calls.values().filter(waits).map(|c| c.id).collect();

@@ -88,7 +88,7 @@ impl Node {
     /// The node as a whole.
     pub fn status(&self) -> Status {
         Status {
-            running: self.slots_taken,
+            running: self.instances.values().filter(|i| i.slot).count(),
             running_max: self.config.running_max,
             waiting: self.modules.values().map(|m| m.queue.len()).sum(),
             calls: self.by_origin.len(),
@@ -112,7 +112,7 @@ impl Node {
 
     /// All instances, in the order in which they were asked for.
     pub fn instances(&self, now: Now) -> impl Iterator<Item = InstanceView> {
-        self.instances.values().map(move |i| InstanceView {
+        self.instances.values().filter(|i| i.runner.is_none()).map(move |i| InstanceView {
             process: i.process,
             pid: i.pid,
             module: i.module.clone(),

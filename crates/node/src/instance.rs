@@ -9,6 +9,7 @@ use bourse_wire::time::Mono;
 use bourse_wire::v1;
 use bytes::Bytes;
 
+use crate::grid::Runner;
 use crate::message::{PeerId, ProcessId, RevisionId};
 
 /// How a process ended.
@@ -71,6 +72,10 @@ pub(crate) struct Instance {
     pub load: Duration,
     /// It holds one of the node's slots.
     pub slot: bool,
+    /// The slot is a guest's: it goes back by the guest's token.
+    pub hosts: bool,
+    /// It is a slot of another node.
+    pub runner: Option<Runner>,
     /// It waits for nested calls.
     pub waiting: Option<Waiting>,
     /// Replies that came while it waited; delivered when it has a slot again.
@@ -131,6 +136,8 @@ impl Instance {
             handed: VecDeque::new(),
             load: Duration::ZERO,
             slot: false,
+            hosts: false,
+            runner: None,
             waiting: None,
             held: Vec::new(),
             cancel: None,
@@ -158,7 +165,10 @@ impl Instance {
 
     /// Counts against the limits of living instances.
     pub(crate) fn counts(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Ready) && self.waiting.is_none() && !self.attached
+        matches!(self.phase, Phase::Starting | Phase::Ready)
+            && self.waiting.is_none()
+            && !self.attached
+            && self.runner.is_none()
     }
 
     /// Kills it at this time, unless that is to happen earlier anyway.

@@ -28,7 +28,8 @@ impl Node {
         assert!(self.asked.is_empty(), "questions to the partitions are left");
         assert!(self.rooms.is_empty(), "calls that wait for others to make a list are left");
         assert!(self.door.is_empty() && self.unkeyed.is_empty(), "calls of unknown functions are left");
-        assert!(self.slots_taken == 0 && self.resumable.is_empty(), "slots are left");
+        assert!(self.instances.values().all(|i| !i.slot) && self.resumable.is_empty(), "slots are left");
+        assert!(self.grid.is_quiet(), "calls of or for other nodes are left");
         for (process, i) in &self.instances {
             assert!(i.held.is_empty() && i.cancel.is_none(), "something is held back for {process:?}");
             assert!(i.recall.is_none() && i.load.is_zero(), "calls ahead of {process:?} are left");
@@ -62,7 +63,8 @@ impl Node {
         for (id, call) in &self.calls {
             match &call.phase {
                 Phase::Queued => {
-                    let queue = &self.modules[call.function.module()].queue;
+                    let module = &self.modules[call.function.module()];
+                    let queue = if call.guest.is_some() { &module.guests } else { &module.queue };
                     assert_eq!(
                         queue.get(&call.place),
                         Some(id),
@@ -96,12 +98,12 @@ impl Node {
     }
 
     fn check_instances(&self) {
-        let mut taken = 0;
+        let mut taken = 0_u32;
         for (process, i) in &self.instances {
-            taken += usize::from(i.slot);
+            taken += u32::from(i.slot && !i.hosts);
             assert_eq!(
                 i.slot,
-                !i.handed.is_empty() && i.waiting.is_none(),
+                !i.handed.is_empty() && i.waiting.is_none() && i.runner.is_none(),
                 "instance {process:?} has a slot exactly if it runs a call and is not blocked"
             );
             assert!(i.handed.len() <= self.config.ahead_max + 1, "no more is handed ahead than ahead_max");
@@ -126,12 +128,16 @@ impl Node {
             }
             let revision = self.modules.get(&i.module).and_then(|m| m.revisions.get(&i.revision));
             assert!(
-                revision.is_some_and(|r| r.instances.contains(process)),
+                i.runner.is_some() || revision.is_some_and(|r| r.instances.contains(process)),
                 "an instance's revision knows it"
             );
         }
-        assert_eq!(taken, self.slots_taken, "slots are counted right");
-        assert!(self.slots_taken <= self.config.running_max, "no more run than may");
+        let (slots, _, own) = self.grid.market.slots();
+        assert_eq!(taken, own, "slots are counted right");
+        // Fewer may run since the settings have changed, but no more begin then.
+        let running = self.instances.values().filter(|i| i.slot).count();
+        assert!(running <= slots.max(self.grid.slots_before) as usize, "no more run than may");
+        self.grid.market.check_invariants();
     }
 
     fn check_queues(&self) {

@@ -11,6 +11,7 @@
 //! keeper   -> node: Exited, Loaded                   node -> keeper:  Start, Fork, Signal
 //! scanner  -> node: Deploy                           node -> scanner: Published, Rejected
 //! store    -> node: Store                            node -> store:   Store
+//! peer     -> node: PeerFrame, …                     node -> peer:    PeerSend, Dial
 //! daemon   -> node: Performed                        node -> daemon:  Perform, Desist
 //! ```
 //!
@@ -22,6 +23,7 @@
 //! | `outcome` | results, failures, reruns: every call is answered exactly once |
 //! | `governor` | starting, stopping, pinging and replacing instances |
 //! | `host` | what the daemon itself performs: webhooks, mails, messages to WebSocket connections |
+//! | `grid` | links with other nodes, what is bought and sold, and the calls that cross machines |
 //! | `deploy` | revisions: loading, switching over, draining |
 //! | `peers` | who is at the other end of a connection, and what it may say |
 //! | `state` | the way between functions and the partitions |
@@ -43,6 +45,7 @@ mod deploy;
 mod entropy;
 mod function;
 mod governor;
+mod grid;
 mod host;
 mod inspect;
 mod instance;
@@ -68,7 +71,10 @@ use bourse_wire::id::{CallId, Incarnation};
 use bourse_wire::time::{Mono, Now};
 
 pub use bourse_durable as durable;
+pub use bourse_market as market;
+pub use bourse_market::links::LinkId;
 pub use config::{Config, ModuleConfig};
+pub use grid::GridConfig;
 pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_module};
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
@@ -106,8 +112,8 @@ pub struct Node {
     secrets: BTreeMap<bytes::Bytes, ProcessId>,
     /// Instances that wait no longer for anything but a slot, in the order in which they became so.
     resumable: VecDeque<ProcessId>,
-    /// Instances that hold a slot: those that run a call and are not blocked in a nested one.
-    slots_taken: usize,
+    /// Other nodes, and who has this one's slots: a slot is the right to run a call and not be blocked in a nested one.
+    grid: grid::Grid,
     durable: Durable,
     /// Who waits for which answer of the partitions.
     asked: BTreeMap<u64, state::Asked>,
@@ -150,7 +156,9 @@ impl Node {
     /// A node with nothing deployed. `seed` is 32 bytes of real entropy in production: call ids and the secrets
     /// of instances come from it.
     pub fn new(config: Config, incarnation: Incarnation, seed: [u8; 32]) -> Self {
+        let chance = u64::from_le_bytes(seed[..8].try_into().expect("a seed has 32 bytes"));
         Self {
+            grid: grid::Grid::new(&config, incarnation, chance, Mono(0)),
             durable: Durable::new(
                 incarnation,
                 bourse_durable::Limits { ended_kept: config.calls_kept, ..Default::default() },
@@ -167,7 +175,6 @@ impl Node {
             peers: BTreeMap::new(),
             secrets: BTreeMap::new(),
             resumable: VecDeque::new(),
-            slots_taken: 0,
             asked: BTreeMap::new(),
             watchers: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -197,6 +204,7 @@ impl Node {
 
     /// Takes one message.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.begin_grid(now);
         match input {
             Input::Call { origin, call } => self.on_call(now, origin, call),
             Input::Cancel { origin } => self.on_cancel(now, origin),
@@ -210,7 +218,11 @@ impl Node {
             Input::Deploy { modules } => self.on_deploy(now, modules),
             Input::Store { token, answer } => self.durable.store_answer(now, token, answer),
             Input::Performed { call, attempt, result } => self.on_performed(now, call, attempt, result),
-            Input::Configure { config } => self.config = *config,
+            Input::PeerOpened { link, key } => self.on_peer_opened(now, link, key),
+            Input::PeerFrame { link, message, payload } => self.on_peer_frame(now, link, message, payload),
+            Input::PeerClosed { link } => self.on_peer_closed(now, link),
+            Input::NotReached { node, why } => self.on_not_reached(now, node, &why),
+            Input::Configure { config } => self.on_configure(now, *config),
             Input::Recover => self.durable.recover(now),
             Input::Drain => self.on_drain(now),
         }
@@ -220,6 +232,7 @@ impl Node {
     /// Does what is due. Call it at or after the time that [`poll_timeout`](Self::poll_timeout) gave.
     pub fn handle_timeout(&mut self, now: Now) {
         self.durable.handle_timeout(now);
+        self.handle_grid_timeout(now);
         let mut rung = BTreeSet::new();
         while let Some(timer) = self.timers.pop_due(now.mono) {
             if !rung.insert(timer.clone()) {
@@ -249,10 +262,8 @@ impl Node {
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next.
     pub fn poll_timeout(&self) -> Option<Mono> {
-        match (self.timers.next(), self.durable.poll_timeout()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let all = [self.timers.next(), self.durable.poll_timeout(), self.grid.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     /// Carries on until nothing more follows from what has happened.
@@ -264,7 +275,8 @@ impl Node {
         loop {
             self.draw_work(now);
             self.route(now);
-            if !self.pump_durable(now) {
+            let moved = self.pump_market(now);
+            if !self.pump_durable(now) && !moved {
                 break;
             }
         }
@@ -274,7 +286,15 @@ impl Node {
         }
     }
 
+    /// What this node buys and sells, and whom it knows.
+    pub fn market(&self) -> &bourse_market::Market {
+        &self.grid.market
+    }
+
     fn send(&mut self, peer: PeerId, message: bourse_wire::v1::to_worker::Message, payload: bytes::Bytes) {
+        if grid::is_runner(peer) {
+            return self.send_to_runner(peer, message, payload);
+        }
         self.outputs.push_back(Output::Send { peer, message, payload });
     }
 

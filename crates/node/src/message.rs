@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bourse_durable as durable;
 use bourse_durable::work::Seen;
+use bourse_market::links::LinkId;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::options::Channel;
+use bourse_wire::peer::v1 as peer;
 use bourse_wire::v1;
 use bytes::Bytes;
 
@@ -41,6 +43,8 @@ pub enum Origin {
     Instance(ProcessId, u64),
     /// Nobody waits: the call is durable.
     Work(CallId),
+    /// Another node, which has bought a slot of this one for it.
+    Buyer(u64),
 }
 
 /// Whether the caller waits for the result.
@@ -235,6 +239,34 @@ pub enum Input {
         /// What came of it.
         result: Result<Success, v1::Failure>,
     },
+    /// A connection with another node has opened, in either direction.
+    PeerOpened {
+        /// Which. Never used again for another.
+        link: LinkId,
+        /// The CURVE public key that the other end has proved to hold.
+        key: [u8; 32],
+    },
+    /// Another node says something.
+    PeerFrame {
+        /// The connection.
+        link: LinkId,
+        /// Its header; `None` is a message of a later version.
+        message: Option<peer::to_peer::Message>,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A connection with another node has ended.
+    PeerClosed {
+        /// Which.
+        link: LinkId,
+    },
+    /// A node that an [`Output::Dial`] named can't be reached.
+    NotReached {
+        /// Its key.
+        node: [u8; 32],
+        /// For people.
+        why: String,
+    },
     /// New settings. They hold from now on, also for what is there already.
     Configure {
         /// All of them.
@@ -316,6 +348,27 @@ pub enum Output {
         call: CallId,
         /// Which attempt.
         attempt: Attempt,
+    },
+    /// Connect with another node; answered by [`Input::PeerOpened`] or [`Input::NotReached`].
+    Dial {
+        /// The key that it has to prove to hold.
+        node: [u8; 32],
+        /// "host:port".
+        address: String,
+    },
+    /// Say something to another node.
+    PeerSend {
+        /// The connection.
+        link: LinkId,
+        /// Its header.
+        message: peer::to_peer::Message,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// Close a connection with another node, once what was said has left. Not answered.
+    PeerClose {
+        /// Which.
+        link: LinkId,
     },
     /// Start a template for a revision; answered by [`Input::Loaded`], in the end by [`Input::Exited`].
     StartTemplate {

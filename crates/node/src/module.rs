@@ -20,7 +20,9 @@ pub(crate) struct Module {
     pub attached: Option<RevisionId>,
     pub revisions: BTreeMap<RevisionId, Revision>,
     pub queue: BTreeMap<Place, CallId>,
-    /// Durable calls among them.
+    /// Calls of other nodes that wait for an instance.
+    pub guests: BTreeMap<Place, CallId>,
+    /// Durable calls among those in the queue.
     pub work_queued: usize,
     /// Calls that wait for their exclusive keys.
     pub locked: usize,
@@ -74,6 +76,7 @@ impl Module {
             attached: None,
             revisions: BTreeMap::new(),
             queue: BTreeMap::new(),
+            guests: BTreeMap::new(),
             work_queued: 0,
             locked: 0,
             blocked: 0,

@@ -10,6 +10,7 @@
 //! refused. Blocked instances that may go on stand in line for slots, before all new calls.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bourse_wire::failure::Code;
 use bourse_wire::id::CallId;
@@ -64,6 +65,9 @@ impl Node {
             }
             let awaited: Vec<u64> =
                 waited.into_iter().filter(|r| self.calls[&running].awaited.contains(r)).collect();
+            if self.calls[&running].guest.is_some() {
+                return self.refuse_guest_waits(running, process, &awaited, &failure);
+            }
             for request in awaited {
                 let origin = crate::Origin::Instance(process, request);
                 self.calls.get_mut(&running).expect("it runs").awaited.remove(&request);
@@ -75,18 +79,24 @@ impl Node {
         }
         module.blocked += 1;
         instance.waiting = Some(Waiting { requests: waited, any, satisfied: false });
-        self.free_slot(process);
+        self.lend_slot(process);
         self.recall(process);
         self.watch(process);
     }
 
     /// Gives the answer to a nested call to its caller, now or when that has a slot.
     pub(crate) fn deliver(&mut self, process: ProcessId, request: u64, answer: Answer) {
+        let (reply, payload) = reply(request, answer);
+        self.deliver_reply(process, reply, payload);
+    }
+
+    /// The same, as it is said to a worker.
+    pub(crate) fn deliver_reply(&mut self, process: ProcessId, reply: v1::Reply, payload: Bytes) {
+        let request = reply.request;
         let Some(instance) = self.instances.get_mut(&process) else { return };
         if let Some(call) = instance.running().and_then(|id| self.calls.get_mut(&id)) {
             call.awaited.remove(&request);
         }
-        let (reply, payload) = reply(request, answer);
         let waiting = match (&mut instance.waiting, instance.peer) {
             (Some(waiting), _) => waiting,
             (None, Some(peer)) => return self.send(peer, Message::Reply(reply), payload),
@@ -103,13 +113,11 @@ impl Node {
 
     /// Lets blocked instances go on, as far as there are slots.
     pub(crate) fn resume(&mut self, now: Now) {
-        while self.slots_taken < self.config.running_max {
-            let Some(process) = self.resumable.pop_front() else { return };
-            let instance =
-                self.instances.get_mut(&process).expect("a dead instance is taken out of the line");
-            assert!(!instance.slot, "a blocked instance has no slot");
-            instance.slot = true;
-            self.slots_taken += 1;
+        while let Some(process) = self.resumable.front().copied() {
+            if !self.take_slot_again(process) {
+                return;
+            }
+            self.resumable.pop_front();
             self.unblock(process);
             self.give_held(process);
             let instance = self.instances.get_mut(&process).expect("it is still there");
@@ -160,7 +168,8 @@ impl Node {
             return;
         }
         if cancel.interrupt && !instance.attached {
-            instance.kill_by(now.mono + self.config.interrupt_grace);
+            let more = if instance.runner.is_some() { crate::grid::STOP_ELSEWHERE } else { Duration::ZERO };
+            instance.kill_by(now.mono + self.config.interrupt_grace + more);
         }
         if let Some(peer) = instance.peer {
             self.send(peer, Message::Cancel(cancel), Bytes::new());

@@ -26,6 +26,9 @@ use crate::{Answer, Node};
 /// So many attempts may end in a conflict of state before the caller is told.
 pub(crate) const CONFLICTS_MAX: u32 = 8;
 
+/// So many attempts an idempotent call has whose instances or nodes die.
+const REPEATS_MAX: u32 = 4;
+
 /// Why an attempt is run again whose partition had to be acquired anew: a batch of it failed.
 const LOST: &str = "the store's partition was lost";
 
@@ -67,9 +70,14 @@ impl Node {
         let call = &self.calls[&id];
         let Phase::Running(_, since) = call.phase else { unreachable!("the first of the handed calls runs") };
         let ran = now.mono.since(since);
-        self.learn_run_time(id, ran);
+        if self.instances[&process].runner.is_none() {
+            self.learn_run_time(id, ran); // From elsewhere it would count the way there and back.
+        }
         self.abort_children(now, id);
         self.advance(now, process);
+        if self.calls[&id].guest.is_some() {
+            return self.answer_guest(now, id, result, payload);
+        }
         self.close_attempt(now, id, result, payload, ran);
     }
 
@@ -216,6 +224,24 @@ impl Node {
         self.queue_again(now, id);
     }
 
+    /// Whether a call whose instance or node is gone is tried again: it is `idempotent`, and somebody waits. A durable call is
+    /// tried again by its own rules.
+    pub(crate) fn may_repeat(&self, id: CallId) -> bool {
+        let call = &self.calls[&id];
+        let idempotent = self.function_of(&call.function).is_some_and(|f| f.idempotent);
+        idempotent && call.origin.is_some() && !call.is_work() && call.attempt.0 < REPEATS_MAX
+    }
+
+    /// Another attempt of a call whose instance or node is gone.
+    pub(crate) fn repeat(&mut self, now: Now, id: CallId) {
+        self.abort_children(now, id);
+        self.durable.abandon(self.calls[&id].layer());
+        let call = self.calls.get_mut(&id).expect("the caller has looked it up");
+        call.queue_until = now.mono + call.queue_wait;
+        self.another_attempt(id);
+        self.queue_again(now, id);
+    }
+
     /// Whatever still comes of the attempt before is not heard.
     pub(crate) fn another_attempt(&mut self, id: CallId) {
         let call = self.calls.get_mut(&id).expect("a call that is tried again exists");
@@ -241,6 +267,9 @@ impl Node {
     pub(crate) fn abort(&mut self, now: Now, id: CallId, failure: v1::Failure) {
         if self.calls[&id].is_work() && self.is_committing(id) {
             return; // Its end is being written: nothing else can become of it.
+        }
+        if self.calls[&id].guest.is_some() {
+            return self.end_guest(now, id, failure);
         }
         let interrupt = failure.kind() == Code::Timeout;
         let reason = failure.message.clone();
@@ -406,6 +435,7 @@ impl Node {
             Origin::Gateway(ticket) => self.outputs.push_back(Output::Reply { ticket, answer }),
             Origin::Instance(process, request) => self.deliver(process, request, answer),
             Origin::Work(_) => unreachable!("a durable call's end is settled, not answered"),
+            Origin::Buyer(_) => unreachable!("a guest's end is the buyer's business"),
             Origin::Peer(peer, request) => {
                 if self.peers.contains_key(&peer) {
                     let (reply, payload) = crate::nested::reply(request, answer);

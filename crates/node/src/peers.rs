@@ -97,6 +97,7 @@ impl Node {
             return; // What it has is answered when it is dead.
         }
         instance.pings_missed = 0;
+        let Some((message, payload)) = self.pass_on(now, process, message, payload) else { return };
         match message {
             FromPeer::Result(result) => self.on_result(now, process, result, payload),
             FromPeer::Call(call) => self.on_peer_call(now, peer, Some(process), call, payload),
@@ -121,7 +122,7 @@ impl Node {
             FromPeer::Recalled(recalled) => self.on_recalled(now, process, recalled),
             FromPeer::Publish(publish) => self.on_peer_publish(now, peer, Some(process), publish, payload),
             FromPeer::Log(log) => {
-                let module = instance.module.clone();
+                let module = self.instances[&process].module.clone();
                 self.event(Event::FunctionLog { module, log });
             }
             FromPeer::Bye(_) => self.on_bye(now, process),

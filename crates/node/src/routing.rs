@@ -21,6 +21,7 @@ use bytes::Bytes;
 use crate::Node;
 use crate::call::{Phase, Place};
 use crate::governor::STOP_GRACE;
+use crate::grid::Guest;
 use crate::instance::{self, Instance, Recall};
 use crate::message::{Event, Level, ProcessId};
 use crate::timers::Timer;
@@ -34,6 +35,16 @@ impl Node {
     /// Gives every slot and every place ahead that can be given.
     pub(crate) fn route(&mut self, now: Now) {
         self.resume(now);
+        self.route_guests(now);
+        self.route_own(now);
+        let waiting =
+            self.backlog.iter().map(|m| self.modules[m].queue.len()).sum::<usize>() + self.resumable.len();
+        self.grid.market.want_slots(now.mono, u32::try_from(waiting).unwrap_or(u32::MAX));
+        self.tell_short(now);
+    }
+
+    /// Routes the calls that were accepted here.
+    fn route_own(&mut self, now: Now) {
         if self.backlog.is_empty() {
             return;
         }
@@ -47,6 +58,7 @@ impl Node {
                 self.unqueue(call);
                 self.hand(now, call, process);
             }
+            self.route_elsewhere(now, &module);
             slot_wanted |= self.backlog.contains(&module) && self.idle(&module).is_some();
             self.scale(now, &module);
         }
@@ -66,9 +78,9 @@ impl Node {
     }
 
     /// The instance for a call: an idle one if there is a slot, else one that is about to be done.
-    fn choose(&self, now: Now, module: &str, call: CallId, slot_wanted: bool) -> Option<ProcessId> {
-        if self.slots_taken < self.config.running_max
-            && let Some(idle) = self.idle(module)
+    fn choose(&mut self, now: Now, module: &str, call: CallId, slot_wanted: bool) -> Option<ProcessId> {
+        if let Some(idle) = self.idle(module)
+            && self.grid.market.take_slot(now.mono)
         {
             return Some(idle);
         }
@@ -88,7 +100,7 @@ impl Node {
     }
 
     /// The idle instance used last: its caches are warm, and the others may become idle enough to stop.
-    fn idle(&self, module: &str) -> Option<ProcessId> {
+    pub(crate) fn idle(&self, module: &str) -> Option<ProcessId> {
         let idle = self.serving_instances(module).filter(|i| i.is_idle());
         idle.max_by_key(|i| (i.idle_since, i.process)).map(|i| i.process)
     }
@@ -96,7 +108,8 @@ impl Node {
     /// What was handed to an instance is short, and the call that it runs has not turned out to be long.
     fn soon_done(&self, now: Now, i: &Instance) -> bool {
         // A developer's process may stop at a breakpoint at any time.
-        let free = i.takes_calls() && !i.attached && i.slot && i.recall.is_none() && i.kill_at.is_none();
+        let free =
+            i.takes_calls() && !i.attached && !i.hosts && i.slot && i.recall.is_none() && i.kill_at.is_none();
         free && i.load <= AHEAD_TOTAL
             && i.running().is_some_and(|id| match self.calls[&id].phase {
                 Phase::Running(_, since) => now.mono.since(since) <= AHEAD_TOTAL,
@@ -111,8 +124,8 @@ impl Node {
         function.and_then(|f| f.run_time).unwrap_or(UNKNOWN)
     }
 
-    /// Hands a call to an instance.
-    fn hand(&mut self, now: Now, id: CallId, process: ProcessId) {
+    /// Hands a call to an instance. For one of this node's own, a slot was taken if it is the instance's first.
+    pub(crate) fn hand(&mut self, now: Now, id: CallId, process: ProcessId) {
         let estimate = self.estimate(id);
         let instance = self.instances.get_mut(&process).expect("a chosen instance exists");
         let call = self.calls.get_mut(&id).expect("a call in a queue exists");
@@ -126,26 +139,29 @@ impl Node {
             call.left = Some(call.deadline.since(now.mono));
             call.deadline = now.mono + DURATION_MAX;
         }
-        let invoke = v1::Invoke {
-            call: id.to_wire(),
-            attempt: call.attempt.0,
-            function: call.function.function().to_owned(),
-            timeout_ms: if instance.patient || call.deadline == Mono::MAX {
-                0
-            } else {
-                millis(call.deadline.since(now.mono)).max(1)
+        let invoke = match &call.guest {
+            Some(guest) => crate::grid::invoke_of(guest, call.deadline, now.mono, instance.acked),
+            None => v1::Invoke {
+                call: id.to_wire(),
+                attempt: call.attempt.0,
+                function: call.function.function().to_owned(),
+                timeout_ms: if instance.patient || call.deadline == Mono::MAX {
+                    0
+                } else {
+                    millis(call.deadline.since(now.mono)).max(1)
+                },
+                depth: call.depth,
+                root: call.root.to_wire(),
+                parent: call.parent().map_or_else(Bytes::new, |p| p.call.to_wire()),
+                traceparent: call.traceparent.clone(),
+                context: call.context.clone(),
+                redelivered: call.redelivered,
+                acked: instance.acked,
+                fence: call.fence,
+                trigger: call.trigger.clone(),
+                step: call.step,
+                attempts_before: call.attempts_before,
             },
-            depth: call.depth,
-            root: call.root.to_wire(),
-            parent: call.parent().map_or_else(Bytes::new, |p| p.call.to_wire()),
-            traceparent: call.traceparent.clone(),
-            context: call.context.clone(),
-            redelivered: call.redelivered,
-            acked: instance.acked,
-            fence: call.fence,
-            trigger: call.trigger.clone(),
-            step: call.step,
-            attempts_before: call.attempts_before,
         };
         let payload = call.payload.clone();
         let peer = instance.peer.expect("an instance that is ready is connected");
@@ -155,8 +171,8 @@ impl Node {
         if instance.handed.len() == 1 {
             call.phase = Phase::Running(process, now.mono);
             assert!(!instance.slot, "an idle instance has no slot");
-            instance.slot = true;
-            self.slots_taken += 1;
+            instance.slot = instance.runner.is_none();
+            instance.hosts = call.guest.is_some();
         } else {
             call.phase = Phase::Ahead(process);
         }
@@ -191,11 +207,34 @@ impl Node {
         self.watch(process);
     }
 
+    /// An instance has ended its call. A guest's slot goes back by its token.
     pub(crate) fn free_slot(&mut self, process: ProcessId) {
         let instance = self.instances.get_mut(&process).expect("an instance that gives its slot back exists");
-        if std::mem::take(&mut instance.slot) {
-            self.slots_taken -= 1;
+        if std::mem::take(&mut instance.slot) && !std::mem::take(&mut instance.hosts) {
+            self.grid.market.give_slot();
         }
+    }
+
+    /// An instance waits for what its call has called: somebody else may have its slot meanwhile.
+    pub(crate) fn lend_slot(&mut self, process: ProcessId) {
+        let instance = self.instances.get_mut(&process).expect("an instance that waits exists");
+        assert!(std::mem::take(&mut instance.slot), "an instance that runs a call has a slot");
+        match instance.running().and_then(|id| self.calls[&id].guest.as_deref()) {
+            Some(Guest { lease, .. }) => self.grid.market.park(*lease),
+            None => self.grid.market.give_slot(),
+        }
+    }
+
+    /// A slot for an instance that may go on, if there is one.
+    pub(crate) fn take_slot_again(&mut self, process: ProcessId) -> bool {
+        let instance = self.instances.get_mut(&process).expect("a dead instance is taken out of the line");
+        assert!(!instance.slot, "a blocked instance has no slot");
+        let taken = match instance.running().and_then(|id| self.calls[&id].guest.as_deref()) {
+            Some(Guest { lease, .. }) => self.grid.market.unpark(*lease),
+            None => self.grid.market.take_slot_first(),
+        };
+        instance.slot = taken;
+        taken
     }
 
     /// Asks an instance to give back what it has not started.

@@ -26,6 +26,7 @@ pub mod clock;
 pub mod disk;
 mod faults;
 pub mod gateway;
+pub mod grid;
 mod keeper;
 pub mod mutants;
 pub mod scenarios;

@@ -108,6 +108,9 @@ pub(crate) fn output(output: &Output) -> String {
             format!("node -> outside  {} for {call} #{}", function.name(), attempt.0)
         }
         Output::Desist { call, .. } => format!("node -> outside  desist, {call}"),
+        Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. } => {
+            unreachable!("this node is alone")
+        }
         Output::Ready => "node is ready".to_owned(),
         Output::Drained => "node is drained".to_owned(),
     }

@@ -111,6 +111,37 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "loopback address at which workers and clients may connect by tcp, beside the socket file",
     ),
     daemon(
+        "listen",
+        Shape::Address,
+        "",
+        "address that other nodes connect to, such as 0.0.0.0:7071; port 0 picks a free one; off if not set",
+    ),
+    daemon("join", Shape::List, "", "nodes of the grid to connect to first, KEY@HOST:PORT"),
+    daemon(
+        "allow",
+        Shape::List,
+        "",
+        "public keys of the nodes that this one speaks with, beside those in the file `allowed` in the data folder",
+    ),
+    daemon(
+        "advertise",
+        Shape::Text,
+        "",
+        "HOST:PORT at which other nodes reach this one, if that is not `listen` itself (its machine's name, if that is 0.0.0.0)",
+    ),
+    daemon(
+        "domain",
+        Shape::Text,
+        "",
+        "what fails together with this node, such as a rack or a zone; its machine if not set",
+    ),
+    daemon(
+        "sell",
+        Shape::Count,
+        "",
+        "most slots of this node that others may use at once; all of them if not set",
+    ),
+    daemon(
         "smtp",
         Shape::Address,
         "",

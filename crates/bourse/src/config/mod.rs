@@ -2,6 +2,7 @@
 //!
 //! Whatever is given and not known is refused, with the nearest name that is.
 
+mod grid;
 pub(crate) mod known;
 mod mail;
 mod resolve;
@@ -9,6 +10,7 @@ mod schema;
 mod things;
 mod value;
 
+pub(crate) use grid::Join;
 pub(crate) use known::Scope;
 pub(crate) use resolve::{Config, Given, Source};
 pub(crate) use schema::schema;

@@ -368,7 +368,7 @@ impl Config {
         value::duration(self.text(name))
     }
 
-    fn count(&self, name: &'static str) -> Option<usize> {
+    pub(crate) fn count(&self, name: &'static str) -> Option<usize> {
         self.text(name).parse().ok()
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn check(setting: &Setting, text: &str) -> Result<(), String> {
     if setting.name == "webhook_reach" && !Reach::NAMES.contains(&text) {
         return Err(format!("{text:?} is not one of {}", Reach::NAMES.join(", ")));
     }
-    Ok(())
+    super::grid::check(setting.name, text)
 }
 
 fn is_zero(shape: Shape, text: &str) -> bool {

@@ -2,7 +2,9 @@
 //! before the next one.
 
 mod messages;
+mod others;
 mod perform;
+mod processes;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,21 +19,20 @@ use bourse_node::{
 };
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
 use bourse_wire::failure::Code;
-use bourse_wire::keeper::v1::{
-    Exited, Fork, FromTemplate, Loaded, Signal, from_keeper, from_template, to_keeper,
-};
+use bourse_wire::keeper::v1::{Exited, FromTemplate, Loaded, Signal, from_keeper, from_template, to_keeper};
 use bourse_wire::{header, v1};
 use bourse_worker::scan;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
-use super::deploy::{FromDeployer, NoPython, Places, Planned, ToDeployer};
+use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
 use super::events::Meters;
 use super::files::Contact;
 use super::keeper::KeeperLine;
 use super::lister::List;
 use super::outside::{Outside, Performed, Task};
+use super::peers::Peers;
 use super::store::StoreThreads;
 use super::{events, logs, views};
 use crate::config::Config;
@@ -40,6 +41,8 @@ pub(super) struct Driver {
     pub node: Node,
     pub clock: Clock,
     pub transport: Router,
+    /// The lines to other nodes; `None`: this one is alone.
+    pub peers: Option<Peers>,
     pub keeper: KeeperLine,
     /// `None` once it has been ended.
     pub store: Option<StoreThreads>,
@@ -112,6 +115,7 @@ impl Driver {
         let mut hangup = hangup()?;
         let mut arrivals = Vec::new();
         let mut http = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut from_peers = Vec::new();
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
@@ -129,6 +133,11 @@ impl Driver {
                 () = self.transport.recv(&mut arrivals) => {
                     for arrival in arrivals.drain(..) {
                         self.on_arrival(arrival);
+                    }
+                }
+                () = others::recv(&mut self.peers, &mut from_peers) => {
+                    for event in from_peers.drain(..) {
+                        self.on_peer(event);
                     }
                 }
                 _ = self.http_events.recv_many(&mut http, EVENTS_PER_TURN) => {
@@ -174,6 +183,9 @@ impl Driver {
         }
         if let Some(store) = self.store.take() {
             store.finish();
+        }
+        if let Some(peers) = self.peers.take() {
+            peers.shut_down().await;
         }
         self.transport.shut_down().await;
     }
@@ -312,6 +324,8 @@ impl Driver {
                     Inspect::Status => views::status(&self.node, &self.contact, self.keeper.process.pid()),
                     Inspect::Queues => views::queues(&self.node, now),
                     Inspect::Triggers => views::triggers(&self.node, now),
+                    Inspect::Nodes => views::nodes(&self.node, now),
+                    Inspect::Market => views::market(&self.node),
                     Inspect::Calls(_) => unreachable!("lists are made elsewhere"),
                 };
                 // Whoever asked may have gone.
@@ -491,6 +505,9 @@ impl Driver {
                     }));
                 }
                 Output::Published { modules } => self.publish(modules),
+                Output::Dial { node, address } => self.dial(node, &address),
+                Output::PeerSend { link, message, payload } => self.send_peer(link, message, payload),
+                Output::PeerClose { link } => self.hang_up(link),
                 Output::Ready => {
                     self.state.loaded = true;
                     self.check_all_ready();
@@ -504,67 +521,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    fn start_template(&mut self, process: ProcessId, module: String, revision: RevisionId) {
-        let key = (module, revision);
-        let plan = self.state.plans.get(&key);
-        if let Some(NoPython { text, hint }) = plan.and_then(|plan| plan.python.as_ref().err()) {
-            let failure =
-                Code::ModuleFailed.because(format!("{}{text}", events::NO_PYTHON)).hint(hint.clone());
-            self.handle(Input::Loaded { template: process, report: Report::Failed(failure) });
-            return;
-        }
-        let launch = plan.ok_or_else(|| "it is no longer there".to_owned());
-        match launch.and_then(|plan| Ok((plan.template(&self.places)?, plan.log(&self.places)))) {
-            Ok((launch, log)) => {
-                let spawn = launch.spawn(process.0);
-                self.state.processes.insert(process);
-                self.state.templates.insert(process, key);
-                self.state.loading.insert(process);
-                self.keeper.send(to_keeper::Message::Spawn(bourse_wire::keeper::v1::Spawn {
-                    template: true,
-                    log,
-                    ..spawn
-                }));
-            }
-            Err(why) => self.handle(Input::Exited { process, exit: Exit::NotStarted(why) }),
-        }
-    }
-
-    fn start_instance(
-        &mut self,
-        process: ProcessId,
-        key: &(String, RevisionId),
-        template: Option<ProcessId>,
-        secret: bytes::Bytes,
-    ) {
-        let Some(plan) = self.state.plans.get(key) else {
-            self.handle(Input::Exited {
-                process,
-                exit: Exit::NotStarted("its module is no longer there".to_owned()),
-            });
-            return;
-        };
-        let log = plan.log(&self.places);
-        let message = match template {
-            Some(template) => {
-                to_keeper::Message::Fork(Fork { process: process.0, template: template.0, secret, log })
-            }
-            None => match plan.instance(&self.places) {
-                Ok(launch) => to_keeper::Message::Spawn(bourse_wire::keeper::v1::Spawn {
-                    secret,
-                    log,
-                    ..launch.spawn(process.0)
-                }),
-                Err(why) => {
-                    self.handle(Input::Exited { process, exit: Exit::NotStarted(why) });
-                    return;
-                }
-            },
-        };
-        self.state.processes.insert(process);
-        self.keeper.send(message);
     }
 }
 

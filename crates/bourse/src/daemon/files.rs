@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `store.sqlite` | all state |
 //! | `token` | what clients of the worker protocol show (mode 0600) |
+//! | `node.key`, `node.pub` | what other nodes know this one by (mode 0600), and the half that they are told |
+//! | `allowed` | public keys of nodes that this one speaks with; written by the user |
 //! | `daemon.json` | where the running daemon can be reached; removed when it stops |
 //! | `logs/` | the daemon's log, and what instances wrote |
 
@@ -90,8 +92,26 @@ pub(crate) fn entropy() -> anyhow::Result<[u8; 32]> {
     Ok(bytes)
 }
 
+/// This machine's name.
+pub(crate) fn hostname() -> anyhow::Result<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    anyhow::ensure!(
+        !name.is_empty() && name != "localhost",
+        "this machine has no name by which other nodes could reach it\n  hint: say where: --set advertise=HOST:PORT"
+    );
+    Ok(name)
+}
+
+/// What tells this machine from others, for those who want to know what fails together.
+pub(crate) fn machine() -> String {
+    let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hash = blake3::hash(format!("bourse {} {name}", id.trim()).as_bytes());
+    format!("machine-{}", &hash.to_hex()[..12])
+}
+
 /// Writes a file that only its owner can read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     let write = || {
         let mut file =

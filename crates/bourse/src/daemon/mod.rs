@@ -12,6 +12,7 @@
 //! | `views` | what the admin interface shows, as JSON |
 //! | `files`, `logs` | the data folder |
 //! | `mail` | the socket for SMTP |
+//! | `peers` | lines to other nodes |
 //! | `clock` | what time it is |
 
 pub(crate) mod clock;
@@ -24,6 +25,7 @@ mod lister;
 mod logs;
 mod mail;
 pub(crate) mod outside;
+pub(crate) mod peers;
 mod store;
 mod views;
 
@@ -43,6 +45,7 @@ use deploy::Places;
 use driver::Driver;
 pub(crate) use events::NO_FUNCTIONS;
 use files::Contact;
+use peers::Peers;
 use store::StoreThreads;
 
 /// Runs a daemon until it is told to stop.
@@ -87,6 +90,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         Some(address) => Some(transport.bind(&Endpoint::Tcp(address)).await?),
     };
 
+    let peers = Peers::start(&config, &data).await?;
+
     bourse_worker::keeper::become_subreaper()?;
     let keeper = keeper::KeeperLine::start().context("the keeper cannot be started")?;
     let (answers, store_answers) = mpsc::unbounded_channel();
@@ -125,7 +130,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     files::write_contact(&data, &contact)?;
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let node_config = config.node(cores, token.into(), http.to_string());
+    let mut node_config = config.node(cores, token.into(), http.to_string());
+    node_config.grid = peers.as_ref().map(|peers| grid_config(&config, peers)).transpose()?;
     let incarnation =
         Incarnation(u64::from_le_bytes(files::entropy()?[..8].try_into().expect("eight bytes")));
     let stop_serving = Arc::new(Notify::new());
@@ -133,6 +139,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         node: bourse_node::Node::new(node_config, incarnation, seed),
         clock,
         transport,
+        peers,
         keeper,
         store: Some(store),
         store_answers,
@@ -193,6 +200,33 @@ fn raise_files() -> usize {
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
 /// The same when it was told twice.
 const LAST_ANSWERS_CUT_SHORT: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Who this node is among others.
+fn grid_config(config: &Config, peers: &Peers) -> anyhow::Result<bourse_node::GridConfig> {
+    let address = match (config.text("advertise"), peers.address()) {
+        ("", None) => String::new(),
+        ("", Some(address)) if address.ip().is_unspecified() => {
+            let host = files::hostname()?;
+            format!("{host}:{}", address.port())
+        }
+        ("", Some(address)) => address.to_string(),
+        (given, _) => given.to_owned(),
+    };
+    let domain = match config.text("domain") {
+        "" => files::machine(),
+        given => given.to_owned(),
+    };
+    Ok(bourse_node::GridConfig {
+        id: peers.key(),
+        // Who can't be connected with is no place that others have to reach.
+        may_serve: !address.is_empty(),
+        address,
+        domain,
+        seeds: config.join().into_iter().map(|join| (join.key.0, join.address)).collect(),
+        sell_max: config.count("sell"),
+        times: Arc::default(),
+    })
+}
 
 fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
     match config.text("store") {

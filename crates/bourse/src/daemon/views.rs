@@ -3,6 +3,9 @@
 use bourse_gateway::Standing;
 use bourse_gateway::standing::at;
 use bourse_node::durable::work::Seen;
+use bourse_node::market::Lot;
+use bourse_node::market::market::{ChannelView, NodeView, OrderView};
+use bourse_node::market::message::Terms;
 use bourse_node::{Answer, Node, TriggerView};
 use bourse_wire::options::MailPattern;
 use bourse_wire::time::Now;
@@ -127,6 +130,58 @@ pub(super) fn triggers(node: &Node, now: Now) -> Value {
         json
     };
     node.triggers(now).into_iter().map(trigger).collect()
+}
+
+/// `GET /v1/nodes`
+pub(super) fn nodes(node: &Node, now: Now) -> Value {
+    let me = node.grid_key();
+    let one = |n: NodeView| {
+        json!({
+            "key": n.contact.id.to_string(),
+            "address": n.contact.address,
+            "domain": n.contact.domain,
+            "authority": n.authority,
+            "this": me.is_some_and(|me| me == n.contact.id.0),
+            "heard_ms_ago": n.heard.map(|heard| u64::try_from(heard.as_millis()).unwrap_or(u64::MAX)),
+        })
+    };
+    match me {
+        Some(_) => node.market().nodes(now.mono).into_iter().map(one).collect(),
+        None => json!([]),
+    }
+}
+
+/// `GET /v1/market`
+pub(super) fn market(node: &Node) -> Value {
+    let market = node.market();
+    let (slots, free, own) = market.slots();
+    let order = |o: OrderView| {
+        let (side, version) = match &o.terms {
+            Terms::Sell(version) => ("sell", version.to_string()),
+            Terms::Buy(requirement) => ("buy", requirement.to_string()),
+        };
+        json!({
+            "module": o.module, "side": side, "version": version, "node": o.node.to_string(),
+            "quantity": o.quantity, "open": o.open,
+        })
+    };
+    let channel = |c: ChannelView| {
+        json!({
+            "module": c.lot.module, "version": c.lot.version.to_string(), "node": c.node.to_string(),
+            "tokens": c.tokens, "running": c.running,
+        })
+    };
+    let offered = |(lot, most): (&Lot, u32)| json!({"module": lot.module, "version": lot.version.to_string(), "most": most});
+    let short = |(module, requirement, waiting): (String, String, u32)| json!({"module": module, "version": requirement, "waiting": waiting});
+    json!({
+        "slots": slots, "free": free, "own": own,
+        "authority": market.is_authority(),
+        "offers": market.offered().map(offered).collect::<Vec<_>>(),
+        "short": market.short().into_iter().map(short).collect::<Vec<_>>(),
+        "sold": market.sold().into_iter().map(channel).collect::<Vec<_>>(),
+        "bought": market.bought().into_iter().map(channel).collect::<Vec<_>>(),
+        "orders": market.orders().into_iter().map(order).collect::<Vec<_>>(),
+    })
 }
 
 /// How a durable call stands, for the gateway.

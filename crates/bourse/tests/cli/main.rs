@@ -4,6 +4,7 @@
 
 mod calls;
 mod finding;
+mod grid;
 mod logs;
 mod making;
 mod settings;

@@ -12,6 +12,7 @@
 )]
 
 pub mod asking;
+pub mod grid;
 pub mod program;
 pub mod sight;
 pub mod store;
@@ -84,6 +85,8 @@ pub struct World {
     /// What the daemon was asked to do: a test answers.
     pub performs: Vec<(CallId, Attempt, HostFunction, Bytes)>,
     pub desisted: Vec<CallId>,
+    /// What is for other nodes: a [`Grid`](grid::Grid) carries it there.
+    pub to_peers: Vec<Output>,
     pub ready: bool,
     pub drained: bool,
     pub closed: BTreeSet<PeerId>,
@@ -147,6 +150,7 @@ impl World {
             published: Vec::new(),
             performs: Vec::new(),
             desisted: Vec::new(),
+            to_peers: Vec::new(),
             ready: false,
             drained: false,
             closed: BTreeSet::new(),
@@ -331,7 +335,7 @@ impl World {
         self
     }
 
-    fn due(&self) -> Option<Mono> {
+    pub fn due(&self) -> Option<Mono> {
         let next = self.next.first_key_value().map(|((at, _), _)| *at);
         next.into_iter().chain(self.node.poll_timeout()).min()
     }
@@ -537,6 +541,9 @@ impl World {
                     self.performs.push((call, attempt, function, payload));
                 }
                 Output::Desist { call, .. } => self.desisted.push(call),
+                output @ (Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. }) => {
+                    self.to_peers.push(output);
+                }
                 Output::Ready => self.ready = true,
                 Output::Drained => self.drained = true,
                 Output::Event(event) => self.events.push(event),

@@ -20,6 +20,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// Nothing was ever written.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// How many records of a kind there are.
     pub fn rows_of(&self, kind: u8) -> usize {
         self.rows.keys().filter(|(_, key)| key.first() == Some(&kind)).count()

@@ -128,6 +128,9 @@ impl Trace {
                 format!("node -> daemon  {} ({payload}) attempt {}", function.name(), attempt.0)
             }
             Output::Desist { .. } => "node -> daemon  desist".to_owned(),
+            Output::Dial { address, .. } => format!("node dials {address}"),
+            Output::PeerSend { message, .. } => format!("node -> peer  {}", first_word(message)),
+            Output::PeerClose { .. } => "node closes a peer".to_owned(),
             Output::Ready => "node is ready".to_owned(),
             Output::Drained => "node is drained".to_owned(),
             Output::Store { request, .. } => format!("node -> store  {}", first_word(request)),

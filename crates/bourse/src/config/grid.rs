@@ -1,0 +1,113 @@
+//! Settings about other nodes.
+
+use std::net::SocketAddr;
+
+use bourse_transport::Key;
+
+use super::resolve::Config;
+use super::value;
+
+/// A node to connect to: `KEY@HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Join {
+    /// Its public key.
+    pub key: Key,
+    /// Host and port.
+    pub address: String,
+}
+
+impl Config {
+    /// Where other nodes connect, if they may.
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
+        value::address(self.text("listen"))
+    }
+
+    /// The nodes that this one connects to first.
+    pub(crate) fn join(&self) -> Vec<Join> {
+        let all = self.list("join");
+        all.iter().map(|text| join(text).expect("what is to be joined is checked when it is given")).collect()
+    }
+
+    /// The keys that the settings allow.
+    pub(crate) fn allow(&self) -> Vec<Key> {
+        let all = self.list("allow");
+        all.iter().map(|text| key(text).expect("a key is checked when it is given")).collect()
+    }
+}
+
+/// Checks `join` and `allow`.
+pub(super) fn check(name: &str, text: &str) -> Result<(), String> {
+    let items = value::list(text);
+    match name {
+        "join" => items.iter().try_for_each(|item| join(item).map(drop)),
+        "allow" => items.iter().try_for_each(|item| key(item).map(drop)),
+        _ => Ok(()),
+    }
+}
+
+fn key(text: &str) -> Result<Key, String> {
+    Key::from_hex(text).map_err(|_| {
+        format!(
+            "{text:?} is not a key: 64 hexadecimal digits are expected, which `bourse init` prints on that node"
+        )
+    })
+}
+
+fn join(text: &str) -> Result<Join, String> {
+    let Some((of, address)) = text.split_once('@') else {
+        return Err(format!("{text:?} is not KEY@HOST:PORT: there is no @ in it"));
+    };
+    let key = key(of)?;
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    // Without brackets an IPv6 address does not say where it ends.
+    let is_bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || is_bare_ipv6 || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        let like = "such as 10.0.0.7:7071, [fd00::7]:7071 or alder.example:7071";
+        return Err(format!("{address:?} is not HOST:PORT, {like}"));
+    }
+    Ok(Join { key, address: address.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resolve::Error;
+    use super::*;
+
+    fn resolve(flags: &[(&str, &str)]) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Config::resolve(folder.path(), &flags, std::iter::empty())
+    }
+
+    #[test]
+    fn nodes_are_a_key_and_an_address() {
+        let [one, two] = [Key([1; 32]), Key([0xab; 32])];
+        let list = format!("{}@localhost:7071, {}@[::1]:7", one.to_hex(), two.to_hex().to_uppercase());
+        let config = resolve(&[("join", &list), ("allow", &one.to_hex()), ("listen", ":0")]).unwrap();
+        assert_eq!(
+            config.join(),
+            [
+                Join { key: one, address: "localhost:7071".to_owned() },
+                Join { key: two, address: "[::1]:7".to_owned() }
+            ]
+        );
+        assert_eq!(config.allow(), [one]);
+        assert_eq!(config.listen(), Some(([0, 0, 0, 0], 0).into()));
+        let config = resolve(&[]).unwrap();
+        assert_eq!((config.listen(), config.join(), config.allow()), (None, vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        let key = Key([1; 32]).to_hex();
+        let message = |name: &str, text: &str| resolve(&[(name, text)]).unwrap_err().to_string();
+        assert!(message("join", "10.0.0.7:7071").contains("no @"));
+        assert!(message("join", "alder@10.0.0.7:7071").contains("\"alder\" is not a key"));
+        for bad in ["", "host", "host:", ":7071", "host:0", "host:70710", "fd00::7:7071", "host:x"] {
+            let said = message("join", &format!("{key}@{bad}"));
+            assert!(said.contains("is not HOST:PORT"), "{bad}: {said}");
+        }
+        assert!(message("allow", &format!("{key},nonsense")).contains("\"nonsense\" is not a key"));
+        assert!(message("listen", "nowhere").contains("is not an address"));
+    }
+}

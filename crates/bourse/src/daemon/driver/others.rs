@@ -1,0 +1,74 @@
+//! The lines to other nodes, as the node's inputs and outputs.
+
+use bourse_node::{Input, LinkId};
+use bourse_transport::SendError;
+use bourse_wire::header;
+use bourse_wire::peer::v1 as peer;
+use bytes::Bytes;
+
+use super::Driver;
+use crate::daemon::peers::{PeerEvent, Peers};
+
+/// Waits for what comes from other nodes; for ever, if this one is alone.
+pub(super) async fn recv(peers: &mut Option<Peers>, events: &mut Vec<PeerEvent>) {
+    match peers {
+        Some(peers) => peers.recv(events).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Driver {
+    pub(super) fn on_peer(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Opened { link, key, dialed: _ } => {
+                self.handle(Input::PeerOpened { link: LinkId(link), key });
+            }
+            PeerEvent::Frame { link, header, payload } => {
+                let link = LinkId(link);
+                if header.len() > header::HEADER_PLAIN_BYTES_MAX && !self.node.knows_peer(link) {
+                    tracing::warn!(
+                        link = link.0,
+                        "the line to a node is closed: its first message is too long"
+                    );
+                    return self.hang_up(link);
+                }
+                match header::decode::<peer::ToPeer>(header) {
+                    Ok(message) => self.handle(Input::PeerFrame { link, message: message.message, payload }),
+                    Err(error) => {
+                        tracing::warn!(link = link.0, "the line to a node is closed: {error}");
+                        self.hang_up(link);
+                    }
+                }
+            }
+            PeerEvent::Closed { link, why } => {
+                tracing::debug!(link, "the line to a node is over: {why}");
+                self.handle(Input::PeerClosed { link: LinkId(link) });
+            }
+            PeerEvent::NotReached { node, why } => self.handle(Input::NotReached { node, why }),
+        }
+    }
+
+    pub(super) fn dial(&mut self, node: [u8; 32], address: &str) {
+        if let Some(peers) = &mut self.peers {
+            peers.dial(node, address);
+        }
+    }
+
+    pub(super) fn send_peer(&mut self, link: LinkId, message: peer::to_peer::Message, payload: Bytes) {
+        let Some(peers) = &mut self.peers else { return };
+        let header = header::encode(&peer::ToPeer { message: Some(message) });
+        if header.len() > header::HEADER_BYTES_MAX
+            || peers.send(link.0, header, payload) == Err(SendError::Full)
+        {
+            tracing::warn!(link = link.0, "the line to a node is closed: it does not read what it is sent");
+            self.hang_up(link);
+        }
+    }
+
+    /// Ends the line to a node. The node hears of it as of any other end.
+    pub(super) fn hang_up(&mut self, link: LinkId) {
+        if let Some(peers) = &mut self.peers {
+            peers.hang_up(link.0);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! This node among others: links, the market, and the calls that cross machines.
+//!
+//! ```text
+//! transport -> node: PeerOpened, PeerFrame, PeerClosed, NotReached     node -> transport: Dial, PeerSend, PeerClose
+//! peer <-> node:     hello, then the market's messages, and run, to_runner, from_runner
+//! ```
+//!
+//! | file | is |
+//! |---|---|
+//! | `runners` | the buyer's side: a slot of another node, which looks like an instance here |
+//! | `guests` | the seller's side: a call of another node, on an instance of this one |
+//! | `trade` | what this node sells and what it is short of |
+//!
+//! A call that is bought stays where it was accepted: its state, its locks, its nested calls, its place among others and its
+//! answer are decided there. Only the invocation goes to the seller, which passes on between the instance and the buyer what
+//! the worker protocol says. So nothing about a call depends on where it runs.
+
+mod guests;
+mod runners;
+mod trade;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bourse_market::links::LinkId;
+use bourse_market::market::{self, Market, Settings, Token};
+use bourse_market::times::Times;
+use bourse_market::{Contact, NodeId, codec};
+use bourse_wire::PEER_VERSION;
+use bourse_wire::failure::Code;
+use bourse_wire::id::{CallId, Incarnation};
+use bourse_wire::peer::v1 as peer;
+use bourse_wire::peer::v1::to_peer::Message as Frame;
+use bourse_wire::time::{Mono, Now};
+use bourse_wire::v1;
+use bytes::Bytes;
+
+pub(crate) use guests::{Guest, invoke_of};
+pub(crate) use runners::{Runner, STOP_ELSEWHERE, is_runner};
+
+use crate::message::{Level, Output, ProcessId};
+use crate::{Config, Node};
+
+/// Who this node is among others.
+#[derive(Clone, Debug)]
+pub struct GridConfig {
+    /// Its CURVE public key.
+    pub id: [u8; 32],
+    /// "host:port" where other nodes can connect; empty: nowhere.
+    pub address: String,
+    /// What fails together with it.
+    pub domain: String,
+    /// Nodes to begin with: key and address.
+    pub seeds: Vec<([u8; 32], String)>,
+    /// It may become an authority.
+    pub may_serve: bool,
+    /// Most slots of this node that are sold at once; `None`: all of them.
+    pub sell_max: Option<usize>,
+    /// The times of the grid.
+    pub times: Arc<Times>,
+}
+
+/// A connection with another node that has not said hello for this long is closed.
+const HELLO_MAX: Duration = Duration::from_secs(5);
+
+/// Everything of a node that has to do with others.
+pub(crate) struct Grid {
+    /// There is a grid; else the market is only where this node's own calls get their slots.
+    pub on: bool,
+    /// The market knows what time it is.
+    begun: bool,
+    chance: u64,
+    pub market: Market,
+    me: Contact,
+    links: BTreeMap<LinkId, Link>,
+    /// Which runner has which token.
+    runners: BTreeMap<Token, ProcessId>,
+    /// Calls of other nodes here, by buyer and token.
+    guests: BTreeMap<(NodeId, Token), CallId>,
+    /// Modules in which guests wait for an instance.
+    guest_backlog: BTreeSet<String>,
+    /// Modules of which something was short last.
+    short: BTreeSet<String>,
+    /// Most slots that there have been.
+    pub slots_before: u32,
+    /// When to look next at what is short.
+    short_after: Mono,
+    /// What is offered may have changed.
+    pub offers_stale: bool,
+}
+
+/// A connection with another node.
+enum Link {
+    /// It has not said who it is.
+    Greeting { key: [u8; 32], until: Mono },
+    /// It has.
+    Open { node: NodeId },
+}
+
+impl Grid {
+    pub(crate) fn new(config: &Config, incarnation: Incarnation, seed: u64, now: Mono) -> Self {
+        let grid = config.grid.clone();
+        let on = grid.is_some();
+        let grid = grid.unwrap_or_else(|| GridConfig {
+            id: [0; 32],
+            address: String::new(),
+            domain: String::new(),
+            seeds: Vec::new(),
+            may_serve: false,
+            sell_max: None,
+            times: Arc::new(Times::default()),
+        });
+        let me = Contact { id: NodeId(grid.id), incarnation, address: grid.address, domain: grid.domain };
+        let seed_contact = |(id, address): ([u8; 32], String)| Contact {
+            id: NodeId(id),
+            incarnation: Incarnation(0),
+            address,
+            domain: String::new(),
+        };
+        let settings = Settings {
+            times: grid.times,
+            me: me.clone(),
+            seeds: grid.seeds.into_iter().map(seed_contact).collect(),
+            may_serve: grid.may_serve,
+            slots: u32::try_from(config.running_max).unwrap_or(u32::MAX),
+            seed,
+        };
+        Self {
+            slots_before: settings.slots,
+            on,
+            begun: !on,
+            chance: seed,
+            market: Market::new(settings, now),
+            me,
+            links: BTreeMap::new(),
+            runners: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            guest_backlog: BTreeSet::new(),
+            short: BTreeSet::new(),
+            short_after: now,
+            offers_stale: true,
+        }
+    }
+
+    /// Nothing of another node is here, and nothing of this one elsewhere.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.runners.is_empty() && self.guests.is_empty() && self.guest_backlog.is_empty()
+    }
+
+    fn node_of(&self, link: LinkId) -> Option<NodeId> {
+        match self.links.get(&link)? {
+            Link::Open { node } => Some(*node),
+            Link::Greeting { .. } => None,
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Mono> {
+        let greeting = self.links.values().filter_map(|link| match link {
+            Link::Greeting { until, .. } => Some(*until),
+            Link::Open { .. } => None,
+        });
+        let market = if self.on { self.market.poll_timeout() } else { None };
+        greeting.chain(market).min()
+    }
+}
+
+impl Node {
+    /// The market's times count from the first thing that happens.
+    pub(crate) fn begin_grid(&mut self, now: Now) {
+        if !self.grid.begun {
+            self.grid = Grid::new(&self.config, self.incarnation, self.grid.chance, now.mono);
+            self.grid.begun = true;
+        }
+    }
+
+    /// A connection with another node has opened, in either direction. It has proved to hold this key.
+    pub(crate) fn on_peer_opened(&mut self, now: Now, link: LinkId, key: [u8; 32]) {
+        self.grid.links.insert(link, Link::Greeting { key, until: now.mono + HELLO_MAX });
+        let hello = peer::Hello {
+            version_min: PEER_VERSION,
+            version_max: PEER_VERSION,
+            contact: Some(codec::contact_to_wire(&self.grid.me)),
+            name: self.config.name.clone(),
+            agent: concat!("bourse ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        self.send_peer(link, Frame::Hello(hello), Bytes::new());
+    }
+
+    /// A connection with another node has ended.
+    pub(crate) fn on_peer_closed(&mut self, now: Now, link: LinkId) {
+        if let Some(Link::Open { .. }) = self.grid.links.remove(&link) {
+            self.grid.market.handle(now.mono, market::Input::Unlinked { link });
+        }
+    }
+
+    /// A node that was to be dialed can't be reached.
+    pub(crate) fn on_not_reached(&mut self, now: Now, node: [u8; 32], why: &str) {
+        let node = NodeId(node);
+        self.note(Level::Debug, format!("the node {} can't be reached: {why}", node.short()));
+        self.grid.market.handle(now.mono, market::Input::NotReached { node });
+    }
+
+    /// Another node says something.
+    pub(crate) fn on_peer_frame(&mut self, now: Now, link: LinkId, message: Option<Frame>, payload: Bytes) {
+        let Some(message) = message else { return }; // Of a later version, and it does without an answer.
+        let node = match self.grid.links.get(&link) {
+            None => return, // It was closed from here.
+            Some(Link::Greeting { key, .. }) => {
+                let key = *key;
+                return self.on_peer_hello(now, link, key, message);
+            }
+            Some(Link::Open { node }) => *node,
+        };
+        match codec::decode(message) {
+            Ok(Ok(message)) => self.grid.market.handle(now.mono, market::Input::Message { link, message }),
+            Ok(Err(message)) => {
+                self.grid.market.used(now.mono, link, true);
+                self.on_peer_message(now, (link, node), message, payload);
+            }
+            Err(error) => self.leave_peer(now, link, &error.to_string()),
+        }
+    }
+
+    fn on_peer_message(&mut self, now: Now, from: (LinkId, NodeId), message: Frame, payload: Bytes) {
+        let (link, node) = from;
+        let result = match message {
+            Frame::Run(run) => codec::token(self.grid.me.id, run.token)
+                .map(|token| self.on_run(now, link, node, token, run.invoke.unwrap_or_default(), payload)),
+            Frame::ToRunner(said) => codec::token(self.grid.me.id, said.token).map(|token| {
+                self.on_to_runner(now, node, &token, said.message.and_then(|m| m.message), payload)
+            }),
+            Frame::FromRunner(said) => codec::token(node, said.token)
+                .map(|token| self.on_from_runner(now, &token, said.message, payload)),
+            Frame::Refused(refused) => {
+                let why = refused.failure.unwrap_or_default().message;
+                return self.leave_peer(now, link, &format!("it refuses us: {why}"));
+            }
+            _ => return self.leave_peer(now, link, "it said hello twice"),
+        };
+        if let Err(error) = result {
+            self.leave_peer(now, link, &error.to_string());
+        }
+    }
+
+    fn on_peer_hello(&mut self, now: Now, link: LinkId, key: [u8; 32], message: Frame) {
+        let hello = match message {
+            Frame::Hello(hello) => hello,
+            Frame::Refused(refused) => {
+                let why = refused.failure.unwrap_or_default().message;
+                return self.leave_peer(now, link, &format!("it refuses us: {why}"));
+            }
+            _ => return self.leave_peer(now, link, "its first message is not a hello"),
+        };
+        let agent = if hello.agent.is_empty() { "the other node" } else { &hello.agent };
+        if !(hello.version_min..=hello.version_max).contains(&PEER_VERSION) {
+            let failure = Code::ProtocolVersion.because(format!(
+                "this node speaks version {PEER_VERSION} of the peer protocol, {agent} speaks {} to {}",
+                hello.version_min, hello.version_max
+            ));
+            return self.refuse_peer(now, link, failure);
+        }
+        let contact = match codec::contact(hello.contact) {
+            Ok(contact) => contact,
+            Err(error) => return self.refuse_peer(now, link, Code::Protocol.because(error.to_string())),
+        };
+        if contact.id.0 != key {
+            let failure =
+                Code::Unauthorized.because("the node says that it is another one than it has proved to be");
+            return self.refuse_peer(now, link, failure);
+        }
+        if contact.id == self.grid.me.id {
+            let failure = Code::Conflict
+                .because("two nodes have the same key, or this one has connected with itself")
+                .hint(
+                    "each node needs a key of its own: remove `node.key` of one of them and run bourse init",
+                );
+            return self.refuse_peer(now, link, failure);
+        }
+        self.note(Level::Debug, format!("linked with {} at {:?}", contact.id.short(), contact.address));
+        self.grid.links.insert(link, Link::Open { node: contact.id });
+        self.grid.market.handle(now.mono, market::Input::Linked { link, contact });
+    }
+
+    /// New settings. Who this node is among others stays as it is until it starts again.
+    pub(crate) fn on_configure(&mut self, now: Now, config: Config) {
+        let grid = self.config.grid.take();
+        self.config = Config { grid, ..config };
+        let slots = u32::try_from(self.config.running_max).unwrap_or(u32::MAX);
+        self.grid.slots_before = self.grid.slots_before.max(slots);
+        self.grid.market.resize(now.mono, slots);
+        self.grid.offers_stale = true;
+    }
+
+    fn refuse_peer(&mut self, now: Now, link: LinkId, failure: v1::Failure) {
+        let why = failure.message.clone();
+        self.send_peer(link, Frame::Refused(peer::Refused { failure: Some(failure) }), Bytes::new());
+        self.leave_peer(now, link, &why);
+    }
+
+    /// Closes a connection with another node, for this reason.
+    fn leave_peer(&mut self, now: Now, link: LinkId, why: &str) {
+        let who = self
+            .grid
+            .node_of(link)
+            .map_or_else(|| "a node".to_owned(), |n| format!("the node {}", n.short()));
+        self.note(Level::Warning, format!("the connection with {who} is closed: {why}"));
+        self.on_peer_closed(now, link);
+        self.grid.links.remove(&link);
+        self.outputs.push_back(Output::PeerClose { link });
+    }
+
+    /// The key by which other nodes know this one; `None`: it is alone.
+    pub fn grid_key(&self) -> Option<[u8; 32]> {
+        self.grid.on.then_some(self.grid.me.id.0)
+    }
+
+    /// Whether another node has said who it is on a connection.
+    pub fn knows_peer(&self, link: LinkId) -> bool {
+        self.grid.node_of(link).is_some()
+    }
+
+    pub(crate) fn send_peer(&mut self, link: LinkId, message: Frame, payload: Bytes) {
+        self.outputs.push_back(Output::PeerSend { link, message, payload });
+    }
+
+    pub(crate) fn handle_grid_timeout(&mut self, now: Now) {
+        let late = |(link, state): (&LinkId, &Link)| match state {
+            Link::Greeting { until, .. } if *until <= now.mono => Some(*link),
+            _ => None,
+        };
+        let late: Vec<LinkId> = self.grid.links.iter().filter_map(late).collect();
+        for link in late {
+            self.leave_peer(now, link, "it does not say who it is");
+        }
+        if self.grid.on && self.grid.market.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.grid.market.handle_timeout(now.mono);
+        }
+    }
+
+    /// Carries out what the market says. Whether it said anything that calls may follow from.
+    pub(crate) fn pump_market(&mut self, now: Now) -> bool {
+        if !self.grid.on {
+            return false;
+        }
+        self.offer_modules(now);
+        self.grid.market.settle(now.mono);
+        let mut moved = false;
+        while let Some(output) = self.grid.market.poll() {
+            match output {
+                market::Output::Send { link, message } => {
+                    self.send_peer(link, codec::encode(&message), Bytes::new());
+                }
+                market::Output::Dial { contact } => {
+                    self.outputs.push_back(Output::Dial { node: contact.id.0, address: contact.address });
+                }
+                market::Output::HangUp { link } => {
+                    self.grid.links.remove(&link);
+                    self.outputs.push_back(Output::PeerClose { link });
+                }
+                market::Output::Lost(lost) => {
+                    moved = true;
+                    for seq in &lost.seqs {
+                        let token = Token {
+                            seller: lost.seller,
+                            lot: lost.lot.clone(),
+                            epoch: lost.epoch,
+                            seq: *seq,
+                        };
+                        self.lose_runner(now, &token, lost.begun);
+                    }
+                }
+                market::Output::Gone { buyer, lot, epoch } => {
+                    moved = true;
+                    self.dismiss_guests(now, buyer, &lot, epoch);
+                }
+                market::Output::Unanswered { buyer, lot, epoch, seq } => {
+                    let token = Token { seller: self.grid.me.id, lot, epoch, seq };
+                    self.tell_lost_answer(buyer, &token);
+                }
+                market::Output::Twins { contact } => {
+                    let text = format!(
+                        "two nodes that live have the key {}: one of them is at {:?}\n  hint: each node needs a key of its own: \
+                         remove `node.key` of one of them and run bourse init",
+                        contact.id.short(),
+                        contact.address
+                    );
+                    self.note(Level::Error, text);
+                }
+            }
+        }
+        moved
+    }
+}
