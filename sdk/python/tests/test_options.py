@@ -51,6 +51,8 @@ def told(**options):
         ("mail", "shop@example.org", "shop@example.org"),
         ("websocket", "/chat/{room}", "/chat/{room}"),
         ("websocket", {"path": "/chat/{room}", "durable": True}, None),
+        ("idempotent", True, True),
+        ("horizon", "machine", "machine"),
     ],
 )
 def test_what_the_node_reads(option, given, expected):
@@ -118,6 +120,8 @@ def test_they_stand_in_the_description(tmp_path):
         ("topic", [1], "1 is not a name"),
         ("mail", {"to": "a@b"}, "write a name"),
         ("websocket", "chat", "write a path"),
+        ("idempotent", "yes", "True or False"),
+        ("horizon", "planet", "process, machine, network, anywhere"),
         ("websocket", "GET /chat", "write a path"),
         ("websocket", {"durable": True}, "it needs a 'path'"),
         ("websocket", {"path": "/a", "durable": "yes"}, "'durable' = 'yes' is neither True nor False"),

@@ -56,7 +56,7 @@ def test_load_errors(node):
     assert failed.type == "SystemExit"
     template = node.template("from bourse import function\n@function(pure=True)\ndef f(key): pass\n")
     failed = template.receive()
-    assert "'pure' is not supported" in failed.message and "exclusive, http, mail, name" in failed.message
+    assert "'pure' is not supported" in failed.message and "exclusive, horizon, http, idempotent, mail, name" in failed.message
     assert template.process.wait(10) == 1
 
 

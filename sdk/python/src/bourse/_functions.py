@@ -115,6 +115,8 @@ def function(
     topic: Optional[_options.Names] = None,
     mail: Optional[_options.Names] = None,
     websocket: Optional[_options.WebSocket] = None,
+    idempotent: bool = False,
+    horizon: Optional[str] = None,
     name: Optional[str] = None,
 ) -> Callable[[Callable[P, R]], Function[P, R, R]]: ...
 def function(plain: Any = None, /, **options: Any) -> Any:
@@ -141,6 +143,9 @@ def function(plain: Any = None, /, **options: Any) -> Any:
     How often it is run: `throttle`: "10/s", or {"rate": …, "burst": 5, "key": "{user}"}. `debounce`: "5s", or {"wait": …,
     "max": "1m", "key": …}: of calls that follow each other more quickly only the last one is run. `batch`: 100, or {"max":
     100, "wait": "50ms"}: it is called with a list of what several calls were made with.
+
+    On several nodes: `idempotent`: it does no harm if it runs twice, so a call whose instance or node dies is tried again.
+    `horizon`: how far its calls may travel: "process" (nowhere), "machine", "network", "anywhere" (which it is without).
 
     What else calls the function: `cron`: a line "*/5 * * * *", or {"line": …, "zone": "Europe/Berlin", "missed": …}.
     `queue`, `topic`: what `emit` and `Client.publish` send there, as the only argument. `mail`: addresses. `websocket`:

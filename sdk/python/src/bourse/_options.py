@@ -1,8 +1,8 @@
 """Options of `@function` that say which calls are one, which wait for each other, and what else wakes a function.
 
-`exclusive`, `unique`, `throttle`, `debounce`, `batch`, `cron`, `queue`, `topic`, `mail`, `websocket`. Each is checked where the function is decorated, so
-that an obvious mistake is an error of the module with a line of Python to it, and put in the node's words. What else there
-is to say about a value (does the zone exist, is the line one that ever comes) the node says. docs/options.md has them all.
+`exclusive`, `unique`, `throttle`, `debounce`, `batch`, `cron`, `queue`, `topic`, `mail`, `websocket`, `idempotent`,
+`horizon`. Each is checked where the function is decorated, so that an obvious mistake is an error of the module with a line
+of Python to it, and put in the node's words. What else there is to say about a value (does the zone exist, is the line one that ever comes) the node says. docs/options.md has them all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ._durations import Duration, milliseconds
 
 RUNNING = "running"  # the window of a unique key that ends with its call
 KEYWORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+HORIZONS = ("process", "machine", "network", "anywhere")
 MISSED = ("skip", "once", "all")
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -215,6 +216,18 @@ def _websocket(given: Any, _plain: Callable[..., Any]) -> Any:
     return told
 
 
+def _flag(given: Any, _plain: Callable[..., Any]) -> Any:
+    if not isinstance(given, bool):
+        raise ValueError("write True or False")
+    return given
+
+
+def _horizon(given: Any, _plain: Callable[..., Any]) -> Any:
+    if given not in HORIZONS:
+        raise ValueError(f"it is one of {', '.join(HORIZONS)}")
+    return given
+
+
 def _checked(given: Mapping[str, Any], keys: Sequence[str], needed: str) -> dict[str, Any]:
     """The dictionary, which has no other keys than these."""
     for key in given:
@@ -266,5 +279,7 @@ _READERS: dict[str, Callable[[Any, Callable[..., Any]], Any]] = {
     "topic": _names,
     "mail": _names,
     "websocket": _websocket,
+    "idempotent": _flag,
+    "horizon": _horizon,
 }
 OPTIONS = tuple(_READERS)
