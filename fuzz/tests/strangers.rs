@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use bourse_node::{Config, Found, Input, Kind, Node, Output, PeerId, Report, RevisionId};
+use bourse_node::{Config, Found, GridConfig, Input, Kind, LinkId, Node, Output, PeerId, Report, RevisionId};
 use bourse_wire::id::Incarnation;
+use bourse_wire::peer::v1 as peer;
+use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bourse_wire::time::{Mono, Now, Wall};
 use bourse_wire::v1::to_node::Message as ToNode;
 use bourse_wire::value::Value;
@@ -218,6 +220,114 @@ fn worker_frames() {
     );
 }
 
+/// Frames of another node, before and after it has said who it is: about the market, and about calls.
+#[test]
+fn peer_frames() {
+    let contact = |id: [u8; 32]| peer::Contact {
+        id: id.to_vec().into(),
+        incarnation: 7,
+        address: "n:1".into(),
+        domain: "d".into(),
+    };
+    let other = || Some(contact(PEER_KEY));
+    let lot = || Some(peer::Lot { module: "m".into(), version: "0.0.0".into() });
+    let token = |seq| Some(peer::Token { lot: lot(), epoch: 1, seq });
+    let order =
+        |terms, revision| peer::Order { module: "m".into(), terms: Some(terms), revision, quantity: 3 };
+    let invoke = |id: u8| v1::Invoke {
+        call: vec![id; 16].into(),
+        attempt: 1,
+        function: "f".into(),
+        timeout_ms: 1_000,
+        ..Default::default()
+    };
+    let claim = |revision, known, next, open| {
+        Frame::Claim(peer::Claim {
+            lot: lot(),
+            epoch: 1,
+            revision,
+            want: 3,
+            known,
+            next,
+            open,
+            closed: false,
+        })
+    };
+    let cancel = v1::to_worker::Message::Cancel(v1::Cancel::default());
+    let messages = vec![
+        Frame::Hello(peer::Hello { version_min: 1, version_max: 1, contact: other(), ..Default::default() }),
+        Frame::Join(peer::Join { contact: other(), may_serve: true, first: true, view: 9 }),
+        Frame::Grid(peer::Grid {
+            authorities: vec![contact(PEER_KEY)],
+            others: vec![contact([4; 32])],
+            nodes: 9,
+        }),
+        Frame::Appoint(peer::Appoint {}),
+        Frame::Mesh(peer::Mesh { contact: other(), view: 3, nodes: 2, authorities: vec![contact([5; 32])] }),
+        Frame::Resign(peer::Resign { incarnation: 7 }),
+        Frame::Orders(peer::Orders {
+            contact: other(),
+            all: true,
+            orders: vec![
+                order(peer::order::Terms::Sell("1.2.3".into()), 4),
+                order(peer::order::Terms::Buy("^1".into()), 5),
+            ],
+        }),
+        Frame::Matches(peer::Matches {
+            matches: vec![peer::Match {
+                requirement: "*".into(),
+                revision: 1,
+                lot: lot(),
+                seller: other(),
+                offered: 1,
+                quantity: 2,
+            }],
+        }),
+        claim(1, 0, 1, vec![]),
+        claim(2, 2, 3, vec![1, 2]),
+        Frame::Grant(peer::Grant { lot: lot(), epoch: 1, granted: 5, revoked: 1, ..Default::default() }),
+        Frame::Run(peer::Run { token: token(1), invoke: Some(invoke(1)) }),
+        Frame::Run(peer::Run { token: token(2), invoke: Some(invoke(2)) }),
+        Frame::ToRunner(peer::ToRunner {
+            token: token(1),
+            message: Some(v1::ToWorker { message: Some(cancel) }),
+        }),
+        Frame::FromRunner(peer::FromRunner {
+            token: token(1),
+            message: Some(peer::from_runner::Message::Ended(peer::Ended::default())),
+        }),
+    ];
+    let valid: Vec<Vec<u8>> =
+        messages.into_iter().map(|m| header::encode(&peer::ToPeer { message: Some(m) }).to_vec()).collect();
+    let greeting: peer::ToPeer = header::decode(valid[0].clone().into()).expect("it was made here");
+    bolero::check!().with_test_time(TEST_TIME).with_type::<(bool, Vec<Recipe>)>().for_each(
+        move |(known, recipes): &(bool, Vec<Recipe>)| {
+            let mut world = World::new();
+            let link = LinkId(1);
+            world.handle(Input::PeerOpened { link, key: PEER_KEY });
+            if *known {
+                let message = greeting.message.clone();
+                world.handle(Input::PeerFrame { link, message, payload: Bytes::new() });
+            }
+            for recipe in recipes.iter().take(30) {
+                if let Ok(frame) = header::decode::<peer::ToPeer>(broken(&valid, recipe).into()) {
+                    let payload = Bytes::from_static(b"p");
+                    world.handle(Input::PeerFrame { link, message: frame.message, payload });
+                }
+                world.now.mono = world.now.mono + Duration::from_millis(7);
+                world.node.handle_timeout(world.now);
+            }
+            world.handle(Input::PeerClosed { link });
+            for _ in 0..60 {
+                world.now.mono = world.now.mono + Duration::from_secs(1);
+                world.node.handle_timeout(world.now);
+            }
+            world.node.check_invariants();
+        },
+    );
+}
+
+const PEER_KEY: [u8; 32] = [9; 32];
 const TOKEN: &[u8] = b"a token of this node";
 const STRANGER: PeerId = PeerId(1);
 const CLIENT: PeerId = PeerId(2);
@@ -233,7 +343,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let config = Config { token: Bytes::from_static(TOKEN), ..Config::new(2) };
+        let grid = GridConfig {
+            id: [1; 32],
+            address: "n:0".into(),
+            domain: "d".into(),
+            seeds: Vec::new(),
+            may_serve: true,
+            sell_max: None,
+            times: Default::default(),
+        };
+        let config = Config { token: Bytes::from_static(TOKEN), grid: Some(grid), ..Config::new(2) };
         let now = Now { mono: Mono(1), wall: Wall(1_000) };
         let mut world = Self { node: Node::new(config, Incarnation(1), [3; 32]), now, call: Bytes::new() };
         let found = Found { name: "m".into(), revision: RevisionId("r1".into()), kind: Kind::Python };
