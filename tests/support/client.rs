@@ -51,10 +51,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Response> {
-        let mut socket = self.begin(method, path, headers, body)?;
-        let mut bytes = Vec::new();
-        socket.read_to_end(&mut bytes)?;
-        Response::parse(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        Response::read(self.begin(method, path, headers, body)?)
     }
 
     /// Sends a request and leaves the answer in the socket.
@@ -86,6 +83,13 @@ impl Client {
 pub(crate) const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 impl Response {
+    /// What comes, until the socket is closed.
+    pub(crate) fn read(mut socket: TcpStream) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        socket.read_to_end(&mut bytes)?;
+        Self::parse(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&bytes[..end]).ok()?;

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use super::{Client, PATIENCE, Response, signal, until, wait_for, with_mark};
+use super::{Client, Hosts, PATIENCE, Response, signal, until, wait_for, with_mark};
 
 /// Making the Python environment for the first time takes a download.
 const START_PATIENCE: Duration = Duration::from_secs(300);
@@ -27,7 +27,7 @@ pub(crate) struct Setup {
     /// The shell's `ulimit` arguments.
     limits: String,
     /// What runs the program, with its arguments.
-    wrapper: Vec<&'static str>,
+    wrapper: Vec<String>,
 }
 
 /// Runs a program as the first process of a pid namespace, as the one of a container is.
@@ -104,8 +104,14 @@ impl Setup {
     /// true in there only.
     pub(crate) fn contained(mut self) -> Option<Self> {
         let can = Command::new(CONTAINED[0]).args(&CONTAINED[1..]).arg("true").output();
-        self.wrapper = CONTAINED.to_vec();
+        self.wrapper = CONTAINED.map(str::to_owned).to_vec();
         can.is_ok_and(|ended| ended.status.success()).then_some(self)
+    }
+
+    /// To run on one of the hosts: its HTTP is reached from [`inside`](Hosts::inside) there only.
+    pub(crate) fn on(mut self, hosts: &Hosts, at: u8) -> Self {
+        self.wrapper = hosts.wrapper(at);
+        self
     }
 
     fn mark(&self) -> String {
@@ -115,7 +121,7 @@ impl Setup {
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_bourse");
         let limit = format!("ulimit {} && exec \"$@\"", self.limits);
-        let mut words = self.wrapper.clone();
+        let mut words: Vec<&str> = self.wrapper.iter().map(String::as_str).collect();
         if !self.limits.is_empty() {
             words.extend(["/bin/sh", "-c", &limit, "sh"]);
         }
@@ -277,6 +283,15 @@ impl Daemon {
     pub(crate) fn kill(mut self) -> Setup {
         self.signal(Signal::KILL);
         self.wait_end();
+        self.setup.take().expect("a daemon has its folder until it is given up")
+    }
+
+    /// `SIGTERM`: it finishes what it does. Gives the folder back, to start another.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> Setup {
+        self.signal(Signal::TERM);
+        let status = self.wait_end();
+        assert!(status.success(), "it ended with {status}:\n{}", self.log());
         self.setup.take().expect("a daemon has its folder until it is given up")
     }
 

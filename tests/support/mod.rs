@@ -2,6 +2,8 @@
 
 mod client;
 mod daemon;
+mod grid;
+mod hosts;
 mod processes;
 mod script;
 
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, JSON, Response};
 pub(crate) use daemon::{Daemon, Setup, python_home};
+pub(crate) use grid::{Gate, Grid, Pending};
+pub(crate) use hosts::Hosts;
 pub(crate) use processes::{alive, signal, with_mark};
 pub(crate) use script::Script;
 
