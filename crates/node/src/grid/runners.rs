@@ -146,11 +146,13 @@ impl Node {
                 }
             }
             Some(peer::from_runner::Message::Ended(ended)) => {
-                // What has begun was the function's business; who begins nothing that it has sold is left out for a while.
-                self.grid.market.settled(now.mono, token, ended.begun);
                 let failure = ended.failure.unwrap_or_else(|| {
                     Code::InstanceCrashed.because("the node that ran it says no more than that it has ended")
                 });
+                // What has begun was the function's business, and who stops or is full has said so in order. Who begins
+                // nothing that it has sold for any other reason is left out for a while.
+                let in_order = matches!(failure.kind(), Code::ShuttingDown | Code::NoCapacity);
+                self.grid.market.settled(now.mono, token, ended.begun || in_order);
                 self.end_runner(now, process, ended.begun, failure);
             }
             None => {}
