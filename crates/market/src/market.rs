@@ -18,7 +18,6 @@ mod selling;
 mod view;
 
 use std::collections::BTreeMap;
-
 use std::time::Duration;
 
 use bourse_wire::time::Mono;
@@ -42,6 +41,7 @@ const SELL_AGAIN: Duration = Duration::from_millis(250);
 /// A node in which all slots are in use for this long offers a place in line. Not before: a buyer that is matched with it
 /// is not matched with one that is free.
 const ROOM_AFTER: Duration = Duration::from_secs(1);
+
 /// All roles of one node.
 #[derive(Debug)]
 pub struct Market {

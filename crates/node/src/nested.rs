@@ -33,6 +33,9 @@ impl Node {
         requests: &[u64],
         any: bool,
     ) {
+        if self.instances[&process].runner.is_some() {
+            return; // Its slot is the seller's, which sees to it.
+        }
         let call = &self.calls[&running];
         let outstanding = |r: &u64| call.children.contains_key(r) || call.awaited.contains(r);
         let waited: BTreeSet<u64> = requests.iter().copied().filter(|r| outstanding(r)).collect();

@@ -299,6 +299,10 @@ impl Node {
         if instance.exit.is_none() && instance.phase == instance::Phase::Ready {
             instance.kill_at = None;
         }
+        if self.calls[&id].guest.is_some() {
+            self.advance(now, process);
+            return self.give_guest_back(now, id);
+        }
         // It may lie: nothing that it did for this attempt counts.
         self.abort_children(now, id);
         self.durable.abandon(self.calls[&id].layer());

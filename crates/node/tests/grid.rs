@@ -4,7 +4,7 @@ mod common;
 
 use bourse_node::{Input, Mode};
 use common::Step::{
-    Call, Crash, Fail, Hang, Increment, Read, Return, Run, Start, Submit, Sum, WaitAll, Write,
+    Call, Crash, Fail, Hang, Increment, Leave, Read, Return, Run, Start, Submit, Sum, WaitAll, Write,
 };
 use common::grid::{Grid, key};
 use common::{Module, Step, World, ms};
@@ -25,6 +25,8 @@ fn work() -> Module {
         .function("writes_and_fails", [Write("k/n", "77"), Run(5), Fail("no")])
         .function("crash", [Run(5), Crash])
         .function("hang", [Hang])
+        .function("leave", [Leave])
+        .function("waits", [Call("m.hang", String::new()), Return("never")])
 }
 
 /// Nodes with so many slots each, that know each other and serve the same module.
@@ -397,4 +399,67 @@ fn strangers_and_liars() {
     let call = g.nodes[0].call_with("m.f", "10", |_| {});
     answered(&mut g, 0, &[call]);
     assert_eq!(g.nodes[0].ok(call), "done");
+}
+
+#[test]
+fn an_instance_that_leaves_gives_its_guest_back() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].call_with("m.f", "30000", |_| {});
+    let began = g.now;
+    let call = g.nodes[0].call_with("m.leave", "", |c| c.queue_wait = Some(ms(5_000)));
+    answered(&mut g, 0, &[call]);
+    assert_eq!(g.nodes[0].code(call), "no_capacity", "it looks for a place as long as it may");
+    assert!(g.now.since(began) < ms(5_100) && ran(&g, "leave")[1] > 1);
+    quiet_after(&mut g, 30_000);
+}
+
+#[test]
+fn a_guest_that_waits_is_cancelled() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].call_with("m.f", "3000", |_| {});
+    let call = g.nodes[0].call("m.waits");
+    g.until("both run elsewhere", |g| ran(g, "hang")[1] == 1 && ran(g, "waits")[1] == 1);
+    g.run(100);
+    g.nodes[0].cancel(call);
+    answered(&mut g, 0, &[call]);
+    assert_eq!(g.nodes[0].code(call), "cancelled");
+    quiet_after(&mut g, 70_000);
+}
+
+#[test]
+fn a_guest_does_not_run_on_a_version_that_came_while_it_waited() {
+    let mut g = Grid::new(&[1, 1]);
+    let version = |revision: &str, version: &str| Module {
+        revision: revision.to_owned(),
+        version: version.to_owned(),
+        start_ms: 500,
+        ..work()
+    };
+    g.nodes.iter_mut().for_each(|n| _ = n.save(version("r1", "1.0.0")));
+    g.run(3_000);
+    g.nodes[0].call_with("m.f", "4000", |_| {});
+    let call = g.nodes[0].call_with("m.f", "10", |c| c.version = "^1".to_owned());
+    g.until("it waits for an instance elsewhere", |g| !g.runs.is_empty());
+    g.nodes[1].save(version("r2", "2.0.0"));
+    answered(&mut g, 0, &[call]);
+    assert_eq!((g.nodes[0].ok(call), ran(&g, "f")), ("done".to_owned(), vec![2, 0]));
+    quiet(&mut g);
+}
+
+#[test]
+fn a_seller_that_has_spoken_of_a_call_can_t_say_that_it_has_not_begun() {
+    use bourse_wire::peer::v1 as peer;
+    use peer::to_peer::Message as Frame;
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].call_with("m.f", "3000", |_| {});
+    let call = g.nodes[0].call("m.waits");
+    g.until("both run elsewhere", |g| ran(g, "hang")[1] == 1 && ran(g, "waits")[1] == 1);
+    let (_, link, token) = g.runs[0].clone();
+    let ended = peer::from_runner::Message::Ended(peer::Ended::default());
+    let frame = Frame::FromRunner(peer::FromRunner { token: Some(token), message: Some(ended) });
+    g.nodes[0].input(Input::PeerFrame { link, message: Some(frame), payload: bytes::Bytes::new() });
+    answered(&mut g, 0, &[call]);
+    assert_eq!(g.nodes[0].code(call), "instance_crashed");
+    assert_eq!(ran(&g, "waits"), [0, 1], "it is not run again");
+    quiet_after(&mut g, 70_000);
 }

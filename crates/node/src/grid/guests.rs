@@ -356,6 +356,18 @@ impl Node {
         }
     }
 
+    /// An instance leaves without having begun a guest: the buyer finds it another place. It knows better if something was said.
+    pub(crate) fn give_guest_back(&mut self, now: Now, id: CallId) {
+        let call = &self.calls[&id];
+        if call.origin.is_some() {
+            let guest = call.guest.as_ref().expect("only guests are given back like this");
+            let (link, token) = (guest.link, guest.token.clone());
+            let failure = Code::NoCapacity.because("the instance that was to run it has left");
+            self.tell_ended((link, &token), false, failure);
+        }
+        self.close_guest(now, id);
+    }
+
     /// The instance of a guest has died.
     pub(crate) fn bury_guest(&mut self, now: Now, id: CallId, failure: v1::Failure) {
         let call = &self.calls[&id];

@@ -37,6 +37,8 @@ pub(crate) const STOP_ELSEWHERE: std::time::Duration = std::time::Duration::from
 pub(crate) struct Runner {
     pub link: LinkId,
     pub token: Token,
+    /// It has said something of the call: whatever the seller says later, the call has begun.
+    pub spoke: bool,
 }
 
 /// Whether it is no connection, but a slot of another node.
@@ -67,7 +69,7 @@ impl Node {
         instance.peer = Some(peer);
         instance.kill_at = None;
         self.grid.runners.insert(token.clone(), process);
-        instance.runner = Some(Runner { link, token });
+        instance.runner = Some(Runner { link, token, spoke: false });
         self.instances.insert(process, instance);
         self.peers.insert(peer, Peer::Worker(process));
         Some(process)
@@ -86,7 +88,7 @@ impl Node {
     /// What would be said to an instance is said to a runner.
     pub(crate) fn send_to_runner(&mut self, peer: PeerId, message: Message, payload: Bytes) {
         let process = ProcessId(peer.0 & !RUNNER);
-        let Some(Runner { link, token }) = self.instances.get(&process).and_then(|i| i.runner.as_ref())
+        let Some(Runner { link, token, .. }) = self.instances.get(&process).and_then(|i| i.runner.as_ref())
         else {
             return;
         };
@@ -121,6 +123,8 @@ impl Node {
         match said {
             Some(peer::from_runner::Message::Said(said)) => {
                 let Some(message) = said.message else { return };
+                let runner = self.instances.get_mut(&process).and_then(|i| i.runner.as_mut());
+                runner.expect("a token's runner is there until the token is settled").spoke = true;
                 let is_result = matches!(message, FromWorker::Result(_));
                 match message {
                     FromWorker::Result(_)
@@ -189,7 +193,9 @@ impl Node {
 
     /// There will be no result of a runner. What certainly has not begun is routed again.
     fn end_runner(&mut self, now: Now, process: ProcessId, begun: bool, failure: v1::Failure) {
-        let running = self.instances.get(&process).and_then(Instance::running);
+        let Some(instance) = self.instances.get(&process) else { return };
+        let running = instance.running();
+        let begun = begun || instance.runner.as_ref().is_some_and(|runner| runner.spoke);
         self.forget_runner(process);
         let Some(id) = running else { return };
         if begun && self.may_repeat(id) {

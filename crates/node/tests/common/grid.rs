@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bourse_node::market::times::Times;
 use bourse_node::{Config, GridConfig, Input, LinkId, Output};
+use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bourse_wire::time::Mono;
 use bytes::Bytes;
@@ -34,6 +35,8 @@ pub struct Grid {
     /// From one node to another: nothing gets there.
     cut: BTreeSet<(usize, usize)>,
     pub latency: Duration,
+    /// The calls that nodes have sent to others: by whom, over which link, under which token.
+    pub runs: Vec<(usize, LinkId, peer::Token)>,
     /// Frames that have crossed, for those who count.
     pub frames: u64,
 }
@@ -80,6 +83,7 @@ impl Grid {
             next_link: 1,
             cut: BTreeSet::new(),
             latency: Duration::from_micros(50),
+            runs: Vec::new(),
             frames: 0,
         }
     }
@@ -188,6 +192,9 @@ impl Grid {
                 match output {
                     Output::Dial { node: wanted, address } => self.dial(node, wanted, &address),
                     Output::PeerSend { link, message, payload } => {
+                        if let Frame::Run(peer::Run { token: Some(token), .. }) = &message {
+                            self.runs.push((node, link, token.clone()));
+                        }
                         if let Some(other) = self.ends.get(&(node, link)).copied()
                             && !self.cut.contains(&(node, other.0))
                         {
