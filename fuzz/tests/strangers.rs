@@ -286,8 +286,8 @@ fn peer_frames() {
         claim(1, 0, 1, vec![]),
         claim(2, 2, 3, vec![1, 2]),
         Frame::Grant(peer::Grant { lot: lot(), epoch: 1, granted: 5, revoked: 1, ..Default::default() }),
-        Frame::Run(peer::Run { token: token(1), invoke: Some(invoke(1)) }),
-        Frame::Run(peer::Run { token: token(2), invoke: Some(invoke(2)) }),
+        Frame::Run(peer::Run { token: token(1), invoke: Some(invoke(1)), queue_wait_ms: 50 }),
+        Frame::Run(peer::Run { token: token(2), invoke: Some(invoke(2)), queue_wait_ms: 0 }),
         Frame::ToRunner(peer::ToRunner {
             token: token(1),
             message: Some(v1::ToWorker { message: Some(cancel) }),

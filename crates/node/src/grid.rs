@@ -225,8 +225,8 @@ impl Node {
     fn on_peer_message(&mut self, now: Now, from: (LinkId, NodeId), message: Frame, payload: Bytes) {
         let (link, node) = from;
         let result = match message {
-            Frame::Run(run) => codec::token(self.grid.me.id, run.token)
-                .map(|token| self.on_run(now, link, node, token, run.invoke.unwrap_or_default(), payload)),
+            Frame::Run(run) => codec::token(self.grid.me.id, run.token.clone())
+                .map(|token| self.on_run(now, link, node, token, run, payload)),
             Frame::ToRunner(said) => codec::token(self.grid.me.id, said.token).map(|token| {
                 self.on_to_runner(now, node, &token, said.message.and_then(|m| m.message), payload)
             }),

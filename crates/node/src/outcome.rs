@@ -369,7 +369,7 @@ impl Node {
         }
     }
 
-    fn no_capacity(&self, id: CallId, now: Now) -> v1::Failure {
+    pub(crate) fn no_capacity(&self, id: CallId, now: Now) -> v1::Failure {
         let call = &self.calls[&id];
         let name = call.function.module();
         let module = &self.modules[name];

@@ -369,7 +369,10 @@ fn strangers_and_liars() {
         vec![hello(other, 1), Frame::Run(peer::Run::default())],
         vec![
             hello(other, 1),
-            Frame::Run(peer::Run { token: Some(peer::Token { lot: lot(), epoch: 1, seq: 1 }), invoke: None }),
+            Frame::Run(peer::Run {
+                token: Some(peer::Token { lot: lot(), epoch: 1, seq: 1 }),
+                ..Default::default()
+            }),
         ],
         vec![
             hello(other, 1),

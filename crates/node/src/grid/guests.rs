@@ -55,9 +55,10 @@ impl Node {
         link: LinkId,
         buyer: NodeId,
         token: Token,
-        invoke: v1::Invoke,
+        run: peer::Run,
         payload: Bytes,
     ) {
+        let invoke = run.invoke.unwrap_or_default();
         let lease = match self.grid.market.admit(now.mono, buyer, &token.lot, token.epoch, token.seq) {
             Admitted::Run(lease) => lease,
             Admitted::Repeated => return,
@@ -67,13 +68,20 @@ impl Node {
             }
         };
         let guest = Guest { link, buyer, token: token.clone(), lease, invoke };
-        if let Err(failure) = self.admit_guest(now, guest, payload) {
+        let wait = Duration::from_millis(run.queue_wait_ms).min(GUEST_WAIT);
+        if let Err(failure) = self.admit_guest(now, guest, wait, payload) {
             self.grid.market.release(now.mono, lease);
             self.tell_ended((link, &token), false, failure);
         }
     }
 
-    fn admit_guest(&mut self, now: Now, guest: Guest, payload: Bytes) -> Result<(), v1::Failure> {
+    fn admit_guest(
+        &mut self,
+        now: Now,
+        guest: Guest,
+        wait: Duration,
+        payload: Bytes,
+    ) -> Result<(), v1::Failure> {
         let (token, invoke) = (&guest.token, &guest.invoke);
         if self.draining {
             return Err(Code::ShuttingDown.because("the node is stopping"));
@@ -112,8 +120,8 @@ impl Node {
             started: None,
             deadline: now.mono + timeout.min(DURATION_MAX),
             left: None,
-            queue_wait: GUEST_WAIT,
-            queue_until: now.mono + GUEST_WAIT,
+            queue_wait: wait,
+            queue_until: now.mono + wait,
             estimate: Duration::ZERO,
             place: Place { root, depth: Reverse(invoke.depth), order },
             depth: invoke.depth,

@@ -5,6 +5,8 @@
 //! seller -> buyer: from_runner (what the instance says; or that there will be no result)
 //! ```
 
+use std::time::Duration;
+
 use bourse_market::links::LinkId;
 use bourse_market::market::Token;
 use bourse_market::name::Horizon;
@@ -12,7 +14,7 @@ use bourse_wire::failure::Code;
 use bourse_wire::id::CallId;
 use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
-use bourse_wire::time::Now;
+use bourse_wire::time::{Now, millis};
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as FromWorker;
 use bourse_wire::v1::to_worker::Message;
@@ -37,6 +39,8 @@ pub(crate) const STOP_ELSEWHERE: std::time::Duration = std::time::Duration::from
 pub(crate) struct Runner {
     pub link: LinkId,
     pub token: Token,
+    /// How long the call may wait for an instance there.
+    pub queue_wait: Duration,
     /// It has said something of the call: whatever the seller says later, the call has begun.
     pub spoke: bool,
 }
@@ -55,6 +59,7 @@ impl Node {
         let requirement = self.requirement(id);
         let farthest = self.farthest(id);
         let (token, link) = self.grid.market.choose(now.mono, module, &requirement, farthest)?;
+        let queue_wait = self.calls[&id].queue_until.since(now.mono);
         let process = self.new_process();
         let peer = PeerId(RUNNER | process.0);
         let mut instance = Instance::new(
@@ -69,7 +74,7 @@ impl Node {
         instance.peer = Some(peer);
         instance.kill_at = None;
         self.grid.runners.insert(token.clone(), process);
-        instance.runner = Some(Runner { link, token, spoke: false });
+        instance.runner = Some(Runner { link, token, queue_wait, spoke: false });
         self.instances.insert(process, instance);
         self.peers.insert(peer, Peer::Worker(process));
         Some(process)
@@ -88,13 +93,17 @@ impl Node {
     /// What would be said to an instance is said to a runner.
     pub(crate) fn send_to_runner(&mut self, peer: PeerId, message: Message, payload: Bytes) {
         let process = ProcessId(peer.0 & !RUNNER);
-        let Some(Runner { link, token, .. }) = self.instances.get(&process).and_then(|i| i.runner.as_ref())
+        let Some(Runner { link, token, queue_wait, .. }) =
+            self.instances.get(&process).and_then(|i| i.runner.as_ref())
         else {
             return;
         };
-        let (link, token) = (*link, Some(bourse_market::codec::token_to_wire(token)));
+        let (link, queue_wait, token) =
+            (*link, *queue_wait, Some(bourse_market::codec::token_to_wire(token)));
         let frame = match message {
-            Message::Invoke(invoke) => Frame::Run(peer::Run { token, invoke: Some(invoke) }),
+            Message::Invoke(invoke) => {
+                Frame::Run(peer::Run { token, invoke: Some(invoke), queue_wait_ms: millis(queue_wait) })
+            }
             Message::Reply(_) | Message::Value(_) | Message::Page(_) | Message::Cancel(_) => {
                 Frame::ToRunner(peer::ToRunner {
                     token,
@@ -207,7 +216,14 @@ impl Node {
             self.durable.abandon(layer);
             self.forget(id);
         } else {
-            self.calls.get_mut(&id).expect("it is handed to the runner").phase = Phase::Queued;
+            let call = self.calls.get_mut(&id).expect("it is handed to the runner");
+            call.phase = Phase::Queued;
+            call.started = None;
+            if call.queue_until <= now.mono && call.origin.is_some() {
+                let failure = self.no_capacity(id, now);
+                self.conclude(now, id, Err(failure));
+                return self.forget(id);
+            }
             self.give_back(now, id);
         }
     }
