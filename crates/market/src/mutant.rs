@@ -78,9 +78,8 @@ pub enum Mutant {
     OldHostKeepsOrders,
 }
 
-/// All of them.
-pub const ALL: &[Mutant] = &[
-    // Trade.
+/// Those of channels and the listener.
+pub const TRADE: &[Mutant] = &[
     Mutant::ClaimMints,
     Mutant::OldWantTaken,
     Mutant::RevokedCountsEarly,
@@ -95,10 +94,18 @@ pub const ALL: &[Mutant] = &[
     Mutant::LostAnswerIgnored,
     Mutant::ShrinkIgnored,
     Mutant::MostFirst,
+];
+
+/// Those of the balancer.
+pub const BALANCE: &[Mutant] = &[
     Mutant::BreakerNeverCloses,
     Mutant::BreakerNeverOpens,
     Mutant::HalfOpenLetsAll,
     Mutant::RemovedIsChosen,
+];
+
+/// Those of discovery: member, authority, exchange, broker.
+pub const DISCOVERY: &[Mutant] = &[
     Mutant::RumourRaises,
     Mutant::SilenceIsPresence,
     Mutant::AllStepDown,
@@ -116,6 +123,11 @@ pub const ALL: &[Mutant] = &[
     Mutant::UnfilledNotRepeated,
     Mutant::OldHostKeepsOrders,
 ];
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = Mutant> {
+    [TRADE, BALANCE, DISCOVERY].into_iter().flatten().copied()
+}
 
 #[cfg(feature = "mutants")]
 mod chosen {

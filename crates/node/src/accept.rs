@@ -9,12 +9,12 @@
 //! Never waits for anything: a call for a module that is still being loaded is queued.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bourse_durable::LayerId;
 use bourse_wire::failure::Code;
-use bourse_wire::id::{Attempt, CallId};
+use bourse_wire::id::CallId;
 use bourse_wire::nearest::nearest;
 use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bourse_wire::v1;
@@ -322,45 +322,18 @@ impl Node {
         };
         let (traceparent, mut context) = inherited.unwrap_or_default();
         context.extend(new.context);
+        let standing = Place { root: place, depth: Reverse(depth), order };
         let call = Call {
-            id,
-            origin: Some(origin),
             version: new.version,
-            payload: new.payload,
-            attempt: Attempt(1),
-            conflicts: 0,
-            redelivered: false,
-            lost: false,
-            accepted: now.mono,
-            started: None,
             deadline,
-            left: None,
             queue_wait,
             queue_until: now.mono + queue_wait,
-            estimate: Duration::ZERO,
-            place: Place { root: place, depth: Reverse(depth), order },
             root,
             trigger: new.trigger,
-            fence: 0,
-            step: 0,
-            attempts_before: 0,
-            key: None,
-            deadlocked: false,
-            tail: None,
-            durable: None,
-            is_list: false,
-            riders: Vec::new(),
-            emitted: Vec::new(),
-            emitted_bytes: 0,
-            depth,
             ancestors,
             traceparent: if new.traceparent.is_empty() { traceparent } else { new.traceparent },
             context,
-            phase: Phase::Queued,
-            guest: None,
-            children: BTreeMap::new(),
-            awaited: BTreeSet::new(),
-            function: name,
+            ..Call::new(id, origin, name, new.payload, standing, now)
         };
         let twice = self.by_origin.insert(origin, id);
         assert!(twice.is_none(), "whoever calls names each call anew");

@@ -116,6 +116,57 @@ pub(crate) enum Phase {
 }
 
 impl Call {
+    /// The first attempt of a call that has all the time it wants.
+    pub(crate) fn new(
+        id: CallId,
+        origin: Origin,
+        function: FunctionName,
+        payload: Bytes,
+        place: Place,
+        now: Now,
+    ) -> Self {
+        Self {
+            id,
+            origin: Some(origin),
+            function,
+            version: String::new(),
+            payload,
+            attempt: Attempt(1),
+            conflicts: 0,
+            redelivered: false,
+            lost: false,
+            accepted: now.mono,
+            started: None,
+            deadline: now.mono + DURATION_MAX,
+            left: None,
+            queue_wait: DURATION_MAX,
+            queue_until: now.mono + DURATION_MAX,
+            estimate: Duration::ZERO,
+            place,
+            depth: place.depth.0,
+            ancestors: Vec::new(),
+            traceparent: String::new(),
+            context: BTreeMap::new(),
+            root: place.root,
+            trigger: None,
+            fence: 0,
+            step: 0,
+            attempts_before: 0,
+            key: None,
+            deadlocked: false,
+            tail: None,
+            durable: None,
+            is_list: false,
+            riders: Vec::new(),
+            emitted: Vec::new(),
+            emitted_bytes: 0,
+            phase: Phase::Queued,
+            guest: None,
+            children: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+        }
+    }
+
     /// An attempt of a durable call: it has its time from when it is handed to an instance, and waits for that as long
     /// as it takes.
     pub(crate) fn durable(
@@ -127,45 +178,22 @@ impl Call {
         record: Box<record::Call>,
         now: Now,
     ) -> Self {
+        let place = Place { root: place, depth: Reverse(0), order };
+        let first = Self::new(id, Origin::Work(id), function, record.arguments.clone(), place, now);
         Self {
-            id,
-            origin: Some(Origin::Work(id)),
             version: record.version.clone(),
-            payload: record.arguments.clone(),
             attempt: Attempt(attempt),
-            conflicts: 0,
             redelivered,
-            lost: false,
-            accepted: now.mono,
-            started: None,
-            deadline: now.mono + DURATION_MAX,
-            left: None,
-            queue_wait: DURATION_MAX,
-            queue_until: now.mono + DURATION_MAX,
-            estimate: Duration::ZERO,
-            place: Place { root: place, depth: Reverse(0), order },
             depth: record.depth,
-            ancestors: Vec::new(),
             traceparent: record.traceparent.clone(),
             context: record.context.clone(),
-            root: id,
             trigger: record.trigger.clone(),
-            fence: 0,
             step: record.step,
             attempts_before: record.attempts_before,
+            root: id,
             key: KeyName::of(&record),
-            deadlocked: false,
-            tail: None,
-            is_list: false,
-            riders: Vec::new(),
             durable: Some(Durable { timeout, record }),
-            emitted: Vec::new(),
-            emitted_bytes: 0,
-            phase: Phase::Queued,
-            guest: None,
-            children: BTreeMap::new(),
-            awaited: BTreeSet::new(),
-            function,
+            ..first
         }
     }
 

@@ -3,34 +3,14 @@
 
 use std::panic::catch_unwind;
 
-use bourse_market::mutant::{self, Mutant};
+use bourse_market::mutant;
 
 use crate::scenarios;
-
-/// Those of the roles that are tried here.
-const ROLES: &[Mutant] = &[
-    Mutant::RumourRaises,
-    Mutant::SilenceIsPresence,
-    Mutant::AllStepDown,
-    Mutant::LostHomeBelieved,
-    Mutant::AloneForEver,
-    Mutant::StaleOrderAccepted,
-    Mutant::LostOrdersStay,
-    Mutant::PromiseNeverExpires,
-    Mutant::WrongRequirementMatched,
-    Mutant::SoldToItself,
-    Mutant::NotSpread,
-    Mutant::LastComeFirstServed,
-    Mutant::DoublesCount,
-    Mutant::NoRestatement,
-    Mutant::UnfilledNotRepeated,
-    Mutant::OldHostKeepsOrders,
-];
 
 #[test]
 fn each_is_found() {
     let mut missed = Vec::new();
-    for mutant in ROLES {
+    for mutant in mutant::DISCOVERY {
         mutant::choose(Some(*mutant));
         let found: Vec<_> = scenarios::ALL
             .iter()

@@ -2,36 +2,10 @@
 
 use std::panic::catch_unwind;
 
-use bourse_market::mutant::{self, Mutant};
+use bourse_market::mutant::{self, BALANCE, Mutant, TRADE};
 
 use crate::balance;
 use crate::seeds::life;
-
-/// Of channels and the listener.
-const TRADE: &[Mutant] = &[
-    Mutant::ClaimMints,
-    Mutant::OldWantTaken,
-    Mutant::RevokedCountsEarly,
-    Mutant::EndedAdmits,
-    Mutant::RepeatedAdmitted,
-    Mutant::VoidAdmitted,
-    Mutant::SlotFreeAtTimeout,
-    Mutant::SlotBackTwice,
-    Mutant::LostCallAwaited,
-    Mutant::GrantSaidOnce,
-    Mutant::ClosedSpends,
-    Mutant::LostAnswerIgnored,
-    Mutant::ShrinkIgnored,
-    Mutant::MostFirst,
-];
-
-/// Of the balancer.
-const BALANCE: &[Mutant] = &[
-    Mutant::BreakerNeverCloses,
-    Mutant::BreakerNeverOpens,
-    Mutant::HalfOpenLetsAll,
-    Mutant::RemovedIsChosen,
-];
 
 /// The first of the seeds at which it fails, if it does.
 fn found(mutant: Mutant, life: fn(u64), seeds: u64) -> Option<u64> {

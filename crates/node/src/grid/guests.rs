@@ -11,10 +11,8 @@
 //! buyer is told once: by the instance's result, or that it has ended without one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bourse_durable::LayerId;
 use bourse_market::links::LinkId;
 use bourse_market::market::{Admitted, Lease, Token};
 use bourse_market::{Lot, NodeId};
@@ -106,48 +104,13 @@ impl Node {
         let order = self.next_order;
         self.next_order += 1;
         let origin = Origin::Buyer(order);
+        let place = Place { root, depth: Reverse(invoke.depth), order };
         let call = Call {
-            id,
-            origin: Some(origin),
-            function: name,
-            version: String::new(),
-            payload,
             attempt: Attempt(invoke.attempt),
-            conflicts: 0,
-            redelivered: invoke.redelivered,
-            lost: false,
-            accepted: now.mono,
-            started: None,
             deadline: now.mono + timeout.min(DURATION_MAX),
-            left: None,
             queue_wait: wait,
             queue_until: now.mono + wait,
-            estimate: Duration::ZERO,
-            place: Place { root, depth: Reverse(invoke.depth), order },
-            depth: invoke.depth,
-            ancestors: wire_id(&invoke.parent)
-                .map(|call| LayerId { call, attempt: Attempt(0) })
-                .into_iter()
-                .collect(),
-            traceparent: invoke.traceparent.clone(),
-            context: BTreeMap::new(),
-            root,
-            trigger: None,
-            fence: invoke.fence,
-            step: invoke.step,
-            attempts_before: invoke.attempts_before,
-            key: None,
-            deadlocked: false,
-            tail: None,
-            durable: None,
-            is_list: false,
-            riders: Vec::new(),
-            emitted: Vec::new(),
-            emitted_bytes: 0,
-            phase: Phase::Queued,
-            children: BTreeMap::new(),
-            awaited: BTreeSet::new(),
-            guest: None,
+            ..Call::new(id, origin, name, payload, place, now)
         };
         self.by_origin.insert(origin, id);
         self.grid.guests.insert((guest.buyer, guest.token.clone()), id);
