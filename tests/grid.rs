@@ -74,6 +74,10 @@ pub(crate) const WORK: (&str, &str) = (
         return sum(gather(fib.submit(n - 1, gate), fib.submit(n - 2, gate)))
 
     @function
+    def chain(n: int):
+        return [NODE] + (chain.call(n - 1) if n else [])
+
+    @function
     def fails():
         raise KeyError('no such thing')
 
@@ -164,6 +168,21 @@ fn a_recursion_over_two_nodes_with_one_slot_each_ends() {
     println!("465 calls in {:.2?}; leaves by node: {ran:?}", start.elapsed());
     assert_eq!(leaves.len(), 233);
     assert!(ran[0] > 0 && ran[1] > 0, "{ran:?}");
+}
+
+/// Each call is waited for at once by the one before it, wherever that runs.
+#[test]
+fn a_chain_of_calls_goes_to_and_fro() {
+    let grid = grid(&[1, 1]);
+    let gate = grid.gate("slot");
+    // 1. The only slot at home is taken, so the chain begins elsewhere, and all of it runs there.
+    let keeps = grid.occupy(0, &gate);
+    let ran = grid.call(0, "work.chain", json!([20])).ok();
+    assert_eq!(ran, json!([1; 21]));
+    // 2. It is free again.
+    gate.open();
+    keeps.ok();
+    assert_eq!(grid.call(0, "work.chain", json!([20])).ok().as_array().map(Vec::len), Some(21));
 }
 
 #[test]

@@ -106,6 +106,11 @@ impl Node {
                 !i.handed.is_empty() && i.waiting.is_none() && i.runner.is_none(),
                 "instance {process:?} has a slot exactly if it runs a call and is not blocked"
             );
+            let guest = i.running().is_some_and(|id| self.calls[&id].guest.is_some());
+            assert!(
+                !i.slot || i.hosts == guest,
+                "a guest runs in its own slot, and nobody else in a guest's"
+            );
             assert!(i.handed.len() <= self.config.ahead_max + 1, "no more is handed ahead than ahead_max");
             assert!(i.handed.iter().all(|c| self.calls.contains_key(c)), "what was handed over is known");
             let load: std::time::Duration = i.handed.iter().map(|c| self.calls[c].estimate).sum();

@@ -149,9 +149,16 @@ fn a_cancelled_call_stops_elsewhere() {
     let call = g.nodes[0].call_with("m.f", "2000", |_| {});
     g.until("the second call runs elsewhere", |g| ran(g, "f")[1] == 1);
     g.run(100);
+    g.nodes[1].trace.clear();
     g.nodes[0].cancel(call);
     answered(&mut g, 0, &[call]);
     assert_eq!(g.nodes[0].code(call), "cancelled");
+    g.run(1);
+    assert!(
+        g.nodes[1].trace.text().contains("cancel c"),
+        "its instance is told: {}",
+        g.nodes[1].trace.text()
+    );
     assert_eq!(g.nodes[1].node.status().running, 1, "it was told, and has its slot until it has stopped");
     answered(&mut g, 0, &[keep]);
     quiet(&mut g);
@@ -465,4 +472,21 @@ fn a_seller_that_has_spoken_of_a_call_can_t_say_that_it_has_not_begun() {
     assert_eq!(g.nodes[0].code(call), "instance_crashed");
     assert_eq!(ran(&g, "waits"), [0, 1], "it is not run again");
     quiet_after(&mut g, 70_000);
+}
+
+#[test]
+fn a_call_of_the_node_itself_is_not_handed_ahead_behind_a_guest() {
+    let mut g = grid(&[1, 1]);
+    // 1. Everybody knows that the function is short, so it would go ahead.
+    let known: Vec<_> = (0..4).map(|_| g.nodes[1].call_with("m.f", "1", |_| {})).collect();
+    answered(&mut g, 1, &known);
+    // 2. Guests and calls of the node itself want the only slot by turns: whoever has it, nobody else runs.
+    g.nodes[0].call_with("m.f", "5000", |_| {});
+    let guests: Vec<_> = (0..20).map(|_| g.nodes[0].call_with("m.f", "1", |_| {})).collect();
+    g.until("a guest runs", |g| g.nodes[1].node.status().running == 1);
+    let own: Vec<_> = (0..20).map(|_| g.nodes[1].call_with("m.f", "1", |_| {})).collect();
+    answered(&mut g, 0, &guests);
+    answered(&mut g, 1, &own);
+    assert_eq!(g.nodes[1].running_most, 1);
+    quiet_after(&mut g, 5_000);
 }

@@ -91,6 +91,7 @@ impl Grid {
     /// Lets so many milliseconds pass.
     pub fn run(&mut self, ms: u64) -> &mut Self {
         let until = self.now + Duration::from_millis(ms);
+        self.collect();
         while self.due().is_some_and(|at| at <= until) {
             self.step();
         }
