@@ -178,8 +178,19 @@ pub struct Traffic {
     pub bytes: u64,
     /// Calls and answers.
     pub frames: u64,
-    /// The second that is now, and messages in it.
-    pub second: (u64, u32),
+    /// The second that is now, and messages in it; one grant for each call or answer that was sent in it does not count.
+    pub second: (u64, i64),
+}
+
+impl Traffic {
+    /// Counts what is sent in this second: more than one for each call is what coordination costs.
+    pub fn in_second(&mut self, second: u64, cost: i64) -> i64 {
+        if self.second.0 != second {
+            self.second = (second, 0);
+        }
+        self.second.1 += cost;
+        self.second.1
+    }
 }
 
 /// See the module.

@@ -30,7 +30,7 @@ use crate::trace::Trace;
 const UNANSWERED_MS_MAX: u64 = 2_000;
 /// A node that is woken so often without time going on never rests.
 const WAKES_MAX: u32 = 10_000;
-/// No node of a small grid ever has a reason to send more messages of the market in a second.
+/// No node of a small grid ever has a reason to send more messages of the market in a second, beyond one for each call.
 pub const MESSAGES_PER_S_MAX: u32 = 600;
 /// A frame that overtakes the end of its own handshake is looked at again after this.
 const HANDSHAKE: Duration = Duration::from_micros(300);
@@ -399,7 +399,11 @@ impl World {
             return;
         };
         let Frame::Market(message) = frame else {
-            self.node_mut(node).traffic.frames += 1;
+            let second = self.at.0 / 1_000_000_000;
+            let traffic = &mut self.node_mut(node).traffic;
+            traffic.frames += 1;
+            // A slot that is freed may be granted anew.
+            traffic.in_second(second, -1);
             self.transmit(link, end, frame);
             return;
         };
@@ -412,12 +416,9 @@ impl World {
             traffic.kinds[sight::kind(&message)] += 1;
             traffic.bytes += bytes::encoded(&message) as u64;
             let second = at.0 / 1_000_000_000;
-            if traffic.second.0 != second {
-                traffic.second = (second, 0);
-            }
-            traffic.second.1 += 1;
-            counts.busiest[role] = counts.busiest[role].max(traffic.second.1);
-            let (number, sent) = (node.number, traffic.second.1);
+            let sent = u32::try_from(traffic.in_second(second, 1)).unwrap_or(0);
+            counts.busiest[role] = counts.busiest[role].max(sent);
+            let number = node.number;
             // The run ends there: a storm would take more time than all other runs together.
             assert!(
                 sent <= *messages_per_s_max,
