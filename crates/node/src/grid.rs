@@ -76,6 +76,8 @@ pub(crate) struct Grid {
     links: BTreeMap<LinkId, Link>,
     /// Which runner has which token.
     runners: BTreeMap<Token, ProcessId>,
+    /// Seeds that can't be reached, and why.
+    out_of_reach: BTreeMap<NodeId, String>,
     /// Calls of other nodes here, by buyer and token.
     guests: BTreeMap<(NodeId, Token), CallId>,
     /// Modules in which guests wait for an instance.
@@ -135,6 +137,7 @@ impl Grid {
             me,
             links: BTreeMap::new(),
             runners: BTreeMap::new(),
+            out_of_reach: BTreeMap::new(),
             guests: BTreeMap::new(),
             guest_backlog: BTreeSet::new(),
             short: BTreeSet::new(),
@@ -196,8 +199,17 @@ impl Node {
 
     /// A node that was to be dialed can't be reached.
     pub(crate) fn on_not_reached(&mut self, now: Now, node: [u8; 32], why: &str) {
+        let is_seed = self.config.grid.iter().flat_map(|g| &g.seeds).any(|(id, _)| *id == node);
         let node = NodeId(node);
-        self.note(Level::Debug, format!("the node {} can't be reached: {why}", node.short()));
+        // Whoever gave a node to join wants to know, once, that it is not there; it is tried again and again.
+        let level = match is_seed && self.grid.out_of_reach.get(&node).is_none_or(|said| said != why) {
+            true => Level::Warning,
+            false => Level::Debug,
+        };
+        if is_seed {
+            self.grid.out_of_reach.insert(node, why.to_owned());
+        }
+        self.note(level, format!("the node {} can't be reached: {why}", node.short()));
         self.grid.market.handle(now.mono, market::Input::NotReached { node });
     }
 
@@ -277,7 +289,11 @@ impl Node {
                 );
             return self.refuse_peer(now, link, failure);
         }
-        self.note(Level::Debug, format!("linked with {} at {:?}", contact.id.short(), contact.address));
+        self.grid.out_of_reach.remove(&contact.id);
+        self.note(
+            Level::Info,
+            format!("linked with the node {} at {:?}", contact.id.short(), contact.address),
+        );
         self.grid.links.insert(link, Link::Open { node: contact.id });
         self.grid.market.handle(now.mono, market::Input::Linked { link, contact });
     }

@@ -490,3 +490,18 @@ fn a_call_of_the_node_itself_is_not_handed_ahead_behind_a_guest() {
     assert_eq!(g.nodes[1].running_most, 1);
     quiet_after(&mut g, 5_000);
 }
+
+#[test]
+fn a_seed_that_is_not_there_is_told_of_once() {
+    let mut g = Grid::new(&[1, 1]);
+    g.crash(0);
+    g.run(30_000);
+    let told = |g: &Grid| {
+        let warning = |e: &&bourse_node::Event| matches!(e, bourse_node::Event::Note { level: bourse_node::Level::Warning, text } if text.contains("reached"));
+        g.nodes[1].events.iter().filter(warning).count()
+    };
+    assert_eq!(told(&g), 1);
+    g.heal().run(10_000);
+    assert_eq!(g.nodes[1].node.market().nodes(g.now).len(), 2, "it was tried again and again");
+    assert_eq!(told(&g), 1);
+}
