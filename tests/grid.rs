@@ -178,7 +178,7 @@ fn a_chain_of_calls_goes_to_and_fro() {
     // 1. The only slot at home is taken, so the chain begins elsewhere, and all of it runs there.
     let keeps = grid.occupy(0, &gate);
     let ran = grid.call(0, "work.chain", json!([20])).ok();
-    assert_eq!(ran, json!([1; 21]));
+    assert_eq!(ran, json!(vec![1; 21]));
     // 2. It is free again.
     gate.open();
     keeps.ok();
