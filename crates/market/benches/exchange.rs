@@ -25,12 +25,12 @@ fn contact(n: usize) -> Contact {
 
 fn sell(revision: u64, quantity: u32) -> Order {
     let terms = Terms::Sell("1.2.3".parse().expect("a version"));
-    Order { module: "thumbnails".into(), terms, revision, quantity }
+    Order { module: "thumbnails".into(), terms, revision, quantity, in_line: false }
 }
 
 fn buy(revision: u64, quantity: u32) -> Order {
     let terms = Terms::Buy("^1.2".parse().expect("a requirement"));
-    Order { module: "thumbnails".into(), terms, revision, quantity }
+    Order { module: "thumbnails".into(), terms, revision, quantity, in_line: false }
 }
 
 /// A book with one sell order of each of the nodes.

@@ -30,11 +30,7 @@ use crate::name::{Contact, Lot, NodeId};
 use crate::placing;
 use crate::times::{ORDERS_MAX, QUANTITY_MAX, TEXT_BYTES_MAX, Times};
 
-/// A few slots that are not to be had are asked for in growing numbers, up to this many: sellers that are busy offer a place in
-/// line, and whoever asks for one slot alone might be matched with the same one again and again.
-const ASKS_MAX: u32 = 64;
-
-/// What is not filled is said anew after this at the latest: it may have been matched with sellers that are busy.
+/// What is not filled is said anew after this at the latest: it may have been matched with sellers that are busy by now.
 const UNFILLED_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Most sellers that a buy order remembers, to tell the doubles of replicas.
@@ -114,6 +110,7 @@ struct Book {
 struct Sell {
     version: Version,
     free: u32,
+    in_line: bool,
     revision: u64,
     /// What was free when the hosts were told of it at once.
     told: u32,
@@ -122,8 +119,8 @@ struct Sell {
 impl Sell {
     /// A match is a hint: whether it is half of the slots or all of them makes little difference to who gets it. That rides
     /// on the next restatement.
-    fn is_much_the_same(&self, free: u32) -> bool {
-        free > 0 && self.told > 0 && free >= self.told / 2 && free / 2 <= self.told
+    fn is_much_the_same(&self, free: u32, in_line: bool) -> bool {
+        in_line == self.in_line && free > 0 && self.told > 0 && free >= self.told / 2 && free / 2 <= self.told
     }
 }
 
@@ -131,8 +128,6 @@ impl Sell {
 struct Buy {
     requirement: VersionReq,
     wanted: u32,
-    /// What is ordered: more each time that nothing came of it, so that it is matched with others as well.
-    asks: u32,
     revision: u64,
     /// When it is to be matched anew. `None`: with the next restatement.
     repeat_at: Option<Mono>,
@@ -173,13 +168,13 @@ impl Broker {
         self.forget_idle_hosts();
     }
 
-    /// This node has so many slots for the lot. 0: it sells none.
-    pub fn sell(&mut self, now: Mono, lot: &Lot, free: u32) {
+    /// This node has so many slots for the lot, or places in line for one. 0: it sells none.
+    pub fn sell(&mut self, now: Mono, lot: &Lot, free: u32, in_line: bool) {
         self.now = now;
         let free = free.min(QUANTITY_MAX);
         let Some(book) = self.book(&lot.module, free) else { return };
         let at = book.sells.iter().position(|s| s.version == lot.version);
-        if at.map_or(0, |at| book.sells[at].free) == free {
+        if at.map_or((0, false), |at| (book.sells[at].free, book.sells[at].in_line)) == (free, in_line) {
             return;
         }
         self.revision += 1;
@@ -189,16 +184,16 @@ impl Broker {
         match at {
             Some(at) => {
                 let sell = &mut book.sells[at];
-                sell.free = free;
-                sell.revision = revision;
-                if sell.is_much_the_same(free) {
+                let is_much_the_same = sell.is_much_the_same(free, in_line);
+                (sell.free, sell.in_line, sell.revision) = (free, in_line, revision);
+                if is_much_the_same {
                     return;
                 }
                 sell.told = free;
             }
             None if is_full => return,
             None => {
-                book.sells.push(Sell { version: lot.version.clone(), free, revision, told: free });
+                book.sells.push(Sell { version: lot.version.clone(), free, in_line, revision, told: free });
                 self.orders += 1;
             }
         }
@@ -226,21 +221,11 @@ impl Broker {
                 self.orders += 1;
                 let requirement = requirement.clone();
                 let seen = BTreeMap::new();
-                book.buys.push(Buy {
-                    requirement,
-                    wanted,
-                    asks: wanted,
-                    revision,
-                    repeat_at: None,
-                    pause,
-                    found: 0,
-                    seen,
-                });
+                book.buys.push(Buy { requirement, wanted, revision, repeat_at: None, pause, found: 0, seen });
                 book.buys.last_mut().expect("one was pushed just now")
             }
         };
         buy.wanted = wanted;
-        buy.asks = wanted;
         buy.revision = revision;
         buy.found = 0;
         buy.pause = pause;
@@ -423,7 +408,6 @@ impl Broker {
                 self.revision += 1;
                 buy.revision = self.revision;
                 buy.found = 0;
-                buy.asks = buy.asks.saturating_mul(2).min(buy.wanted.max(ASKS_MAX));
                 buy.pause = (buy.pause * 2).min(UNFILLED_MAX).min(self.times.restate);
                 // A longer pause ends with a restatement anyway.
                 buy.repeat_at = (buy.pause < self.times.restate).then_some(self.now + buy.pause);
@@ -559,12 +543,16 @@ impl Broker {
         }
         let quantity = match buy.new_of(found) {
             quantity if mutant::is(Mutant::DoublesCount) => quantity.max(found.quantity),
-            quantity => quantity.min(buy.asks - buy.found.min(buy.asks)),
+            // Who stands in line goes on looking for a slot that is free.
+            quantity if found.in_line => quantity,
+            quantity => quantity.min(buy.wanted - buy.found.min(buy.wanted)),
         };
         if quantity == 0 {
             return;
         }
-        buy.found += quantity;
+        if !found.in_line {
+            buy.found += quantity;
+        }
         let found = Match { quantity, ..found.clone() };
         self.found.push_back(Found { module: found.lot.module.clone(), found });
     }
@@ -573,14 +561,16 @@ impl Broker {
 impl Book {
     /// What has a greater revision than the given one.
     fn say(&self, module: &str, told: u64, orders: &mut Vec<Order>) {
-        let say = |terms: Terms, revision: u64, quantity: u32| {
+        let say = |terms: Terms, revision: u64, quantity: u32, in_line: bool| {
             // The whole of what there is needs no word of what there is not.
             let is_news = revision > told && (told > 0 || quantity > 0);
-            is_news.then(|| Order { module: module.to_owned(), terms, revision, quantity })
+            is_news.then(|| Order { module: module.to_owned(), terms, revision, quantity, in_line })
         };
-        let sells = self.sells.iter().filter_map(|s| say(Terms::Sell(s.version.clone()), s.revision, s.free));
-        orders.extend(sells);
+        let sells = self.sells.iter();
+        orders
+            .extend(sells.filter_map(|s| say(Terms::Sell(s.version.clone()), s.revision, s.free, s.in_line)));
         let buys = self.buys.iter();
-        orders.extend(buys.filter_map(|b| say(Terms::Buy(b.requirement.clone()), b.revision, b.asks)));
+        orders
+            .extend(buys.filter_map(|b| say(Terms::Buy(b.requirement.clone()), b.revision, b.wanted, false)));
     }
 }

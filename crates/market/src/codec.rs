@@ -239,6 +239,7 @@ fn order(order: wire::Order) -> Result<Order, Error> {
         terms,
         revision: order.revision,
         quantity: order.quantity.min(QUANTITY_MAX),
+        in_line: order.in_line,
     })
 }
 
@@ -251,6 +252,7 @@ fn order_to_wire(order: &Order) -> wire::Order {
         }),
         revision: order.revision,
         quantity: order.quantity,
+        in_line: order.in_line,
     }
 }
 
@@ -262,6 +264,7 @@ fn found(found: wire::Match) -> Result<Match, Error> {
         seller: contact(found.seller)?,
         offered: found.offered,
         quantity: found.quantity.min(QUANTITY_MAX),
+        in_line: found.in_line,
     })
 }
 
@@ -273,6 +276,7 @@ fn match_to_wire(found: &Match) -> wire::Match {
         seller: Some(contact_to_wire(&found.seller)),
         offered: found.offered,
         quantity: found.quantity,
+        in_line: found.in_line,
     }
 }
 

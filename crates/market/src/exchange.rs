@@ -7,6 +7,8 @@
 //!
 //! - A buyer gets the newest version that fits, in part if need be. Among equal buyers, and among equal sellers, who came
 //!   first is served first, and a buyer that has got a part stands behind the others; but what one buyer gets is cut into up to [`SPREAD`] portions from different failure domains.
+//! - A seller whose slots are in use offers a place in line. A buyer for which nothing is free gets one, for each revision
+//!   of its order; it goes on to be matched with what comes free.
 //! - What was promised of an order is not promised again until its revision grows. What was promised of a sell order may be
 //!   promised again after `promise_kept`, since the buyer may have no use for it by then. A buy order is matched anew only
 //!   when its revision grows: its broker sees to that, and knows best whether it still wants anything.
@@ -29,7 +31,7 @@ use bourse_wire::time::Mono;
 use foldhash::{HashMap, HashMapExt};
 use semver::{Version, VersionReq};
 
-use self::shelf::Shelf;
+use self::shelf::{Shelf, Stock};
 use crate::message::{Match, Order, Terms};
 use crate::mutant::{self, Mutant};
 use crate::name::{Contact, Lot, NodeId};
@@ -61,6 +63,8 @@ pub struct View<'a> {
     pub quantity: u32,
     /// How many of them are not promised.
     pub open: u32,
+    /// Of a sell order: they are places in line. Of a buy order: it has got one.
+    pub in_line: bool,
 }
 
 /// One module's order book.
@@ -73,7 +77,7 @@ pub struct Exchange {
     records: Vec<Option<Record>>,
     vacant: Vec<Place>,
     /// Sell orders by version.
-    shelves: BTreeMap<Version, Shelf>,
+    stocks: BTreeMap<Version, Stock>,
     /// Buy orders by requirement. Iterated only to find the least arrival, of which there is one.
     queues: HashMap<VersionReq, Queue>,
     timers: BinaryHeap<Reverse<Timer>>,
@@ -111,7 +115,9 @@ struct Record {
     terms: Terms,
     revision: u64,
     quantity: u32,
-    /// Not promised. The order is in line while this is not 0.
+    /// Of a sell order: it offers places in line. Of a buy order: this revision of it has got one.
+    in_line: bool,
+    /// Not promised. The order is open while this is not 0.
     left: u32,
     /// Its place in the line.
     arrival: u64,
@@ -129,8 +135,10 @@ struct Record {
 struct Queue {
     /// How many records have this requirement.
     orders: usize,
-    /// Those that are in line, by arrival.
+    /// Those that are open, by arrival.
     open: BTreeMap<u64, Place>,
+    /// Those among them that have no place in line.
+    unlined: BTreeMap<u64, Place>,
 }
 
 impl Exchange {
@@ -142,7 +150,7 @@ impl Exchange {
             parties: HashMap::new(),
             records: Vec::new(),
             vacant: Vec::new(),
-            shelves: BTreeMap::new(),
+            stocks: BTreeMap::new(),
             queues: HashMap::new(),
             timers: BinaryHeap::new(),
             deals: VecDeque::new(),
@@ -176,6 +184,8 @@ impl Exchange {
         record.void = false;
         record.quantity = order.quantity.min(QUANTITY_MAX);
         let quantity = record.quantity;
+        let in_line = order.in_line && matches!(order.terms, Terms::Sell(_));
+        self.set_in_line(place, in_line);
         self.set_left(place, quantity);
         self.matched(now, place);
     }
@@ -236,7 +246,8 @@ impl Exchange {
         let mut records: Vec<_> = self.records.iter().flatten().filter(|r| r.quantity > 0).collect();
         records.sort_unstable_by_key(|r| (r.node, r.name));
         records.into_iter().map(|r| {
-            let view = View { terms: &r.terms, revision: r.revision, quantity: r.quantity, open: r.left };
+            let Record { revision, quantity, in_line, .. } = *r;
+            let view = View { terms: &r.terms, revision, quantity, open: r.left, in_line };
             (r.node, view)
         })
     }
@@ -257,37 +268,47 @@ impl Exchange {
             let in_line = match &record.terms {
                 Terms::Sell(version) => {
                     *sold.entry(version).or_default() += 1;
-                    self.shelves[version].holds(record.domain, record.arrival, place)
+                    let stock = &self.stocks[version];
+                    let on = |in_line| stock.shelf(in_line).holds(record.domain, record.arrival, place);
+                    assert!(!on(!record.in_line), "what is free is free, and what is in line is in line");
+                    on(record.in_line)
                 }
                 Terms::Buy(requirement) => {
                     *wanted.entry(requirement).or_default() += 1;
-                    self.queues[requirement].open.get(&record.arrival) == Some(&place)
+                    let queue = &self.queues[requirement];
+                    let unlined = queue.unlined.get(&record.arrival) == Some(&place);
+                    assert_eq!(
+                        unlined,
+                        record.left > 0 && !record.in_line,
+                        "who has no place in line is known"
+                    );
+                    queue.open.get(&record.arrival) == Some(&place)
                 }
             };
             assert_eq!(in_line, record.left > 0, "who has something open is in line, and nobody else");
         }
-        let sold_open: usize = self.shelves.values().map(Shelf::check_invariants).sum();
+        let shelves = self.stocks.values().flat_map(|stock| [&stock.free, &stock.lines]);
+        let sold_open: usize = shelves.map(Shelf::check_invariants).sum();
         let wanted_open: usize = self.queues.values().map(|q| q.open.len()).sum();
         assert_eq!(sold_open + wanted_open, self.records.iter().flatten().filter(|r| r.left > 0).count());
-        assert!(
-            self.shelves.iter().all(|(v, s)| sold.get(v) == Some(&s.orders)),
-            "a shelf counts its orders"
-        );
+        assert!(self.stocks.iter().all(|(v, s)| sold.get(v) == Some(&s.orders)), "a stock counts its orders");
         assert!(
             self.queues.iter().all(|(r, q)| wanted.get(r) == Some(&q.orders)),
             "a queue counts its orders"
         );
         assert!(sold.len() <= CLASSES_MAX && wanted.len() <= CLASSES_MAX);
         for (requirement, queue) in &self.queues {
-            for (version, shelf) in self.shelves.iter().filter(|(v, _)| requirement.matches(v)) {
-                let sellers = shelf.first_two().map(|place| self.peek(place).node);
-                let buyers = queue.open.values().take(2).map(|place| self.peek(*place).node);
-                let buyers: Vec<_> = buyers.collect();
-                for seller in sellers {
-                    assert!(
-                        buyers.iter().all(|b| *b == seller),
-                        "{buyers:?} wait for {requirement}, and {seller} sells {version}"
-                    );
+            for (version, stock) in self.stocks.iter().filter(|(v, _)| requirement.matches(v)) {
+                for (buys, shelf) in [(&queue.open, &stock.free), (&queue.unlined, &stock.lines)] {
+                    let sellers = shelf.first_two().map(|place| self.peek(place).node);
+                    let buyers = buys.values().take(2).map(|place| self.peek(*place).node);
+                    let buyers: Vec<_> = buyers.collect();
+                    for seller in sellers {
+                        assert!(
+                            buyers.iter().all(|b| *b == seller),
+                            "{buyers:?} wait for {requirement}, and {seller} sells {version}"
+                        );
+                    }
                 }
             }
         }
@@ -318,7 +339,7 @@ impl Exchange {
     fn enter(&mut self, now: Mono, node: NodeId, order: &Order) -> Option<Place> {
         let party = self.parties.get_mut(&node).expect("its contact was noted just before");
         let full = match &order.terms {
-            Terms::Sell(v) => self.shelves.len() >= CLASSES_MAX && !self.shelves.contains_key(v),
+            Terms::Sell(v) => self.stocks.len() >= CLASSES_MAX && !self.stocks.contains_key(v),
             Terms::Buy(r) => self.queues.len() >= CLASSES_MAX && !self.queues.contains_key(r),
         };
         if full || party.orders.len() >= ORDERS_MAX {
@@ -336,6 +357,7 @@ impl Exchange {
             terms: order.terms.clone(),
             revision: order.revision,
             quantity: 0,
+            in_line: false,
             left: 0,
             arrival: 0,
             heard: now,
@@ -351,7 +373,7 @@ impl Exchange {
         self.records[place as usize] = Some(record);
         party.orders.insert(order.terms.clone(), place);
         match &order.terms {
-            Terms::Sell(version) => self.shelves.entry(version.clone()).or_default().orders += 1,
+            Terms::Sell(version) => self.stocks.entry(version.clone()).or_default().orders += 1,
             Terms::Buy(requirement) => self.queues.entry(requirement.clone()).or_default().orders += 1,
         }
         self.timers.push(Reverse((now + self.times.order_kept, name, Due::Expiry, place)));
@@ -373,10 +395,10 @@ impl Exchange {
         self.vacant.push(place);
         match &record.terms {
             Terms::Sell(version) => {
-                let shelf = self.shelves.get_mut(version).expect("it counts this order");
-                shelf.orders -= 1;
-                if shelf.orders == 0 {
-                    self.shelves.remove(version);
+                let stock = self.stocks.get_mut(version).expect("it counts this order");
+                stock.orders -= 1;
+                if stock.orders == 0 {
+                    self.stocks.remove(version);
                 }
             }
             Terms::Buy(requirement) => {
@@ -421,7 +443,30 @@ impl Exchange {
         }
     }
 
-    /// Sets how much of an order is open, and puts it in line, or takes it out. It keeps its place while it is in line.
+    /// Says whether a sell order offers places in line, or whether a buy order has got one. A buy order that is open keeps its
+    /// place in the queue.
+    fn set_in_line(&mut self, place: Place, in_line: bool) {
+        let record = self.peek(place);
+        if record.in_line == in_line {
+            return;
+        }
+        if let Terms::Sell(_) = record.terms {
+            self.set_left(place, 0);
+        }
+        let record = self.records[place as usize].as_mut().expect("it was looked at just now");
+        record.in_line = in_line;
+        if let Terms::Buy(requirement) = &record.terms
+            && record.left > 0
+        {
+            let unlined = &mut self.queues.get_mut(requirement).expect("it counts this order").unlined;
+            match in_line {
+                true => unlined.remove(&record.arrival),
+                false => unlined.insert(record.arrival, place),
+            };
+        }
+    }
+
+    /// Sets how much of an order is open, and puts it where it is looked for, or takes it out. It keeps its place while it is open.
     fn set_left(&mut self, place: Place, left: u32) {
         let next_arrival = self.next_arrival;
         let record = self.records[place as usize].as_mut().expect("only records that are there are changed");
@@ -436,7 +481,8 @@ impl Exchange {
         }
         match &record.terms {
             Terms::Sell(version) => {
-                let shelf = self.shelves.get_mut(version).expect("it counts this order");
+                let stock = self.stocks.get_mut(version).expect("it counts this order");
+                let shelf = stock.shelf_mut(record.in_line);
                 if was_open {
                     shelf.remove(record.domain, record.arrival);
                 } else {
@@ -447,8 +493,12 @@ impl Exchange {
                 let queue = self.queues.get_mut(requirement).expect("it counts this order");
                 if was_open {
                     queue.open.remove(&record.arrival);
+                    queue.unlined.remove(&record.arrival);
                 } else {
                     queue.open.insert(record.arrival, place);
+                    if !record.in_line {
+                        queue.unlined.insert(record.arrival, place);
+                    }
                 }
             }
         }
@@ -456,58 +506,72 @@ impl Exchange {
 
     /// Matches an order with all that fit.
     fn matched(&mut self, now: Mono, place: Place) {
-        let wanted = self.peek(place).left;
-        while self.peek(place).left > 0 {
-            let (buy, sell, most) = match &self.peek(place).terms {
-                Terms::Buy(requirement) => match self.offer_for(place, requirement) {
-                    Some((sell, domains)) => {
-                        (place, sell, wanted.div_ceil(u32::try_from(domains).unwrap_or(u32::MAX)))
-                    }
-                    None => return,
-                },
-                Terms::Sell(version) => match self.buyer_of(place, version) {
-                    Some(buy) => (buy, place, u32::MAX),
-                    None => return,
-                },
-            };
+        match self.peek(place).terms {
+            Terms::Buy(_) => self.match_buy(now, place),
+            Terms::Sell(_) => self.match_sell(now, place),
+        }
+    }
+
+    fn match_buy(&mut self, now: Mono, buy: Place) {
+        let wanted = self.peek(buy).left;
+        while self.peek(buy).left > 0
+            && let Some((sell, domains)) = self.offer_for(buy, false)
+        {
+            let portion = wanted.div_ceil(u32::try_from(domains).unwrap_or(u32::MAX));
+            let quantity = portion.min(self.peek(buy).left).min(self.peek(sell).left);
+            self.deal(now, buy, sell, quantity);
+        }
+        if self.peek(buy).left > 0
+            && !self.peek(buy).in_line
+            && let Some((sell, _)) = self.offer_for(buy, true)
+        {
+            self.deal(now, buy, sell, 1);
+        }
+    }
+
+    fn match_sell(&mut self, now: Mono, sell: Place) {
+        while self.peek(sell).left > 0
+            && let Some(buy) = self.buyer_of(sell)
+        {
+            let most = if self.peek(sell).in_line { 1 } else { u32::MAX };
             let quantity = most.min(self.peek(buy).left).min(self.peek(sell).left);
             self.deal(now, buy, sell, quantity);
         }
     }
 
     /// The sell order that a buyer is to have next, and how many failure domains there are to choose from, up to [`SPREAD`].
-    fn offer_for(&self, buy: Place, requirement: &VersionReq) -> Option<(Place, usize)> {
+    fn offer_for(&self, buy: Place, in_line: bool) -> Option<(Place, usize)> {
         let buyer = self.peek(buy);
+        let Terms::Buy(requirement) = &buyer.terms else { unreachable!("a buyer's order buys") };
         let is_fit = |v: &Version| requirement.matches(v) || mutant::is(Mutant::WrongRequirementMatched);
-        self.shelves.iter().rev().filter(|(version, shelf)| !shelf.is_empty() && is_fit(version)).find_map(
-            |(_, shelf)| {
-                let mut heads: Vec<(u64, Place)> = Vec::with_capacity(SPREAD);
-                let not_own =
-                    |place: Place| self.peek(place).node != buyer.node || mutant::is(Mutant::SoldToItself);
-                heads.extend(shelf.heads(not_own).take(SPREAD));
-                // The domain that this buyer got something from the longest ago, and the first in line among those.
-                let age = |domain: u64| buyer.recent.iter().position(|r| *r == domain).unwrap_or(SPREAD);
-                let best = heads.iter().rev().max_by_key(|(domain, _)| age(*domain))?;
-                let domains = heads.len();
-                if mutant::is(Mutant::NotSpread) {
-                    return Some((heads[0].1, 1));
-                }
-                Some((best.1, domains))
-            },
-        )
+        let shelves = self.stocks.iter().rev().map(|(version, stock)| (version, stock.shelf(in_line)));
+        shelves.filter(|(version, shelf)| !shelf.is_empty() && is_fit(version)).find_map(|(_, shelf)| {
+            let mut heads: Vec<(u64, Place)> = Vec::with_capacity(SPREAD);
+            let not_own =
+                |place: Place| self.peek(place).node != buyer.node || mutant::is(Mutant::SoldToItself);
+            heads.extend(shelf.heads(not_own).take(SPREAD));
+            // The domain that this buyer got something from the longest ago, and the first in line among those.
+            let age = |domain: u64| buyer.recent.iter().position(|r| *r == domain).unwrap_or(SPREAD);
+            let best = heads.iter().rev().max_by_key(|(domain, _)| age(*domain))?;
+            let domains = heads.len();
+            if mutant::is(Mutant::NotSpread) {
+                return Some((heads[0].1, 1));
+            }
+            Some((best.1, domains))
+        })
     }
 
     /// The buy order that has waited longest for what is sold.
-    fn buyer_of(&self, sell: Place, version: &Version) -> Option<Place> {
-        let seller = self.peek(sell).node;
-        let fitting = self.queues.iter().filter(|(requirement, queue)| {
-            !queue.open.is_empty()
-                && (requirement.matches(version) || mutant::is(Mutant::WrongRequirementMatched))
+    fn buyer_of(&self, sell: Place) -> Option<Place> {
+        let Record { node: seller, in_line, ref terms, .. } = *self.peek(sell);
+        let Terms::Sell(version) = terms else { unreachable!("a seller's order sells") };
+        let queues =
+            self.queues.iter().map(|(req, queue)| (req, if in_line { &queue.unlined } else { &queue.open }));
+        let fitting = queues.filter(|(requirement, open)| {
+            !open.is_empty() && (requirement.matches(version) || mutant::is(Mutant::WrongRequirementMatched))
         });
-        let firsts = fitting.filter_map(|(_, queue)| {
-            queue
-                .open
-                .iter()
+        let firsts = fitting.filter_map(|(_, open)| {
+            open.iter()
                 .find(|(_, place)| self.peek(**place).node != seller || mutant::is(Mutant::SoldToItself))
         });
         let first = if mutant::is(Mutant::LastComeFirstServed) {
@@ -523,7 +587,7 @@ impl Exchange {
         let kept = self.times.promise_kept;
         let offer = self.record(sell);
         let (domain, offered, left) = (offer.domain, offer.revision, offer.left - quantity);
-        let (seller, name) = (offer.node, offer.name);
+        let (seller, name, in_line) = (offer.node, offer.name, offer.in_line);
         let Terms::Sell(version) = offer.terms.clone() else { unreachable!("a seller's order sells") };
         offer.promised = now;
         let sets_timer = !std::mem::replace(&mut offer.has_timer, true);
@@ -537,14 +601,18 @@ impl Exchange {
         let Terms::Buy(requirement) = order.terms.clone() else { unreachable!("a buyer's order buys") };
         order.recent.rotate_right(1);
         order.recent[0] = domain;
-        // Who has got something stands behind the others, even if it wants more: else what is offered bit by bit goes to the
-        // same buyer again and again.
-        self.set_left(buy, 0);
-        self.set_left(buy, left);
+        if in_line && !mutant::is(Mutant::LineFills) {
+            self.set_in_line(buy, true);
+        } else {
+            // Who has got something stands behind the others, even if it wants more: else what is offered bit by bit goes to
+            // the same buyer again and again.
+            self.set_left(buy, 0);
+            self.set_left(buy, left);
+        }
 
         let lot = Lot { module: self.module.clone(), version };
         let seller = self.parties[&seller].contact.clone();
-        let found = Match { requirement, revision, lot, seller, offered, quantity };
+        let found = Match { requirement, revision, lot, seller, offered, quantity, in_line };
         self.deals.push_back(Deal { buyer, found });
     }
 

@@ -38,9 +38,16 @@ use crate::name::{Contact, Horizon, Lot, NodeId};
 
 /// Between two changes of what this node says that it sells, unless it had nothing before.
 const SELL_AGAIN: Duration = Duration::from_millis(250);
-/// A node in which all slots are in use for this long offers a place in line. Not before: a buyer that is matched with it
-/// is not matched with one that is free.
-const ROOM_AFTER: Duration = Duration::from_secs(1);
+/// A node in which all slots are in use for this long offers a place in line.
+const ROOM_AFTER: Duration = Duration::from_millis(250);
+
+/// What a node says that it sells of each lot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Offer {
+    quantity: u32,
+    /// Places in line; else free slots.
+    in_line: bool,
+}
 
 /// All roles of one node.
 #[derive(Debug)]
@@ -54,10 +61,10 @@ pub struct Market {
     selling: selling::Desk,
     buying: buying::Desk,
     /// What was said to be free last, and when.
-    sold: BTreeMap<Lot, u32>,
+    sold: BTreeMap<Lot, Offer>,
     sold_at: Mono,
-    /// So many free slots were said to be sold, of all lots. `None`: look again.
-    sold_for: Option<u32>,
+    /// What there was to sell, of all lots, when it was said. `None`: look again.
+    sold_for: Option<Offer>,
     sell_at: Option<Mono>,
     /// Since when a call runs in each slot, and when buyers are let into line then.
     full_since: Option<Mono>,
@@ -174,7 +181,7 @@ impl Market {
             self.sold_for = None;
             if most == 0 {
                 self.sold.remove(lot);
-                self.broker.sell(now, lot, 0);
+                self.broker.sell(now, lot, 0, false);
             }
             self.settle(now);
         }
@@ -441,30 +448,31 @@ impl Market {
         let idle = self.selling.not_running();
         self.full_since = if idle > 0 { None } else { self.full_since.or(Some(now)) };
         let room_at = self.full_since.map(|since| since + ROOM_AFTER);
-        let free = if room_at.is_some_and(|at| at <= now) { 1 } else { idle };
+        let in_line = room_at.is_some_and(|at| at <= now);
+        let offer = Offer { quantity: if in_line { 1 } else { idle }, in_line };
         self.room_at = room_at.filter(|at| *at > now);
-        if self.sold_for == Some(free) {
+        if self.sold_for == Some(offer) {
             return;
         }
         let mut later = false;
         let due = now.since(self.sold_at) >= SELL_AGAIN;
         let mut changes = Vec::new();
         for (lot, most) in self.selling.offers() {
-            let (new, old) = (free.min(most), self.sold.get(lot).copied());
-            match old {
-                Some(old) if old == new => {}
-                Some(old) if old > 0 && !due => later = true,
+            let new = Offer { quantity: offer.quantity.min(most), ..offer };
+            match self.sold.get(lot) {
+                Some(old) if *old == new => {}
+                Some(old) if old.quantity > 0 && !due => later = true,
                 _ => changes.push((lot.clone(), new)),
             }
         }
         if !changes.is_empty() {
             self.sold_at = now;
         }
-        for (lot, free) in changes {
-            self.broker.sell(now, &lot, free);
-            self.sold.insert(lot, free);
+        for (lot, offer) in changes {
+            self.broker.sell(now, &lot, offer.quantity, offer.in_line);
+            self.sold.insert(lot, offer);
         }
-        self.sold_for = (!later).then_some(free);
+        self.sold_for = (!later).then_some(offer);
         self.sell_at = later.then_some(self.sold_at + SELL_AGAIN);
     }
 

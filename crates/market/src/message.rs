@@ -90,6 +90,8 @@ pub struct Order {
     pub revision: u64,
     /// How many slots. 0 withdraws the order.
     pub quantity: u32,
+    /// Of a sell order: all slots are in use, and what is offered are places in line.
+    pub in_line: bool,
 }
 
 /// What an order offers or wants. A node has one order for each.
@@ -116,6 +118,8 @@ pub struct Match {
     pub offered: u64,
     /// How many slots.
     pub quantity: u32,
+    /// They are places in line, since the seller's slots are in use.
+    pub in_line: bool,
 }
 
 /// A buyer's end of a channel. Tokens have numbers from 1, and are used or given back in the order of their numbers.

@@ -66,6 +66,8 @@ pub enum Mutant {
     SoldToItself,
     /// A buyer gets everything from the first failure domain.
     NotSpread,
+    /// A buyer that has got a place in line is matched with nothing that comes free.
+    LineFills,
     /// Who has waited longest is served last.
     LastComeFirstServed,
     /// What two replicas have found alike counts twice.
@@ -117,6 +119,7 @@ pub const DISCOVERY: &[Mutant] = &[
     Mutant::WrongRequirementMatched,
     Mutant::SoldToItself,
     Mutant::NotSpread,
+    Mutant::LineFills,
     Mutant::LastComeFirstServed,
     Mutant::DoublesCount,
     Mutant::NoRestatement,

@@ -25,7 +25,8 @@ fn lot() -> Lot {
 }
 
 fn messages() -> Vec<Message> {
-    let order = |terms, quantity| Order { module: "shop".into(), terms, revision: 7, quantity };
+    let order =
+        |terms, quantity| Order { module: "shop".into(), terms, revision: 7, quantity, in_line: false };
     vec![
         Message::Beat,
         Message::Join(Join { contact: contact(1), may_serve: true, first: true, view: u64::MAX }),
@@ -48,6 +49,7 @@ fn messages() -> Vec<Message> {
             seller: contact(2),
             offered: 3,
             quantity: 4,
+            in_line: true,
         }]),
         Message::Claim(Claim {
             lot: lot(),

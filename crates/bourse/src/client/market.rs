@@ -107,7 +107,12 @@ pub(crate) fn market(market: &Market) -> anyhow::Result<u8> {
         row(&mut table, "short", short, [None, None, Some("waiting"), None]);
     }
     for order in items(&found["orders"]) {
-        let side = if order["side"] == "sell" { "order: sells" } else { "order: buys" };
+        let side = match (order["side"] == "sell", order["in_line"] == true) {
+            (true, false) => "order: sells",
+            (true, true) => "order: sells places in line",
+            (false, false) => "order: buys",
+            (false, true) => "order: buys, has a place in line",
+        };
         row(&mut table, side, order, [None, None, Some("quantity"), Some("open")]);
     }
     table.write(&mut out)?;

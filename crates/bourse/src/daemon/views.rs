@@ -162,7 +162,7 @@ pub(super) fn market(node: &Node) -> Value {
         };
         json!({
             "module": o.module, "side": side, "version": version, "node": o.node.to_string(),
-            "quantity": o.quantity, "open": o.open,
+            "quantity": o.quantity, "open": o.open, "in_line": o.in_line,
         })
     };
     let channel = |c: ChannelView| {

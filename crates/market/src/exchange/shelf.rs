@@ -1,15 +1,34 @@
-//! The sell orders of one version that are in line: by failure domain, and in each by arrival.
+//! The sell orders of one version that have something open: by failure domain, and in each by arrival.
 
 use std::collections::BTreeMap;
 
 use crate::name::Contact;
 use crate::placing;
 
-/// The line of one version.
+/// What there is of one version.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    /// How many orders have this version, whether anything of them is open or not.
+    pub(super) orders: usize,
+    /// Slots that are free.
+    pub(super) free: Shelf,
+    /// Places in line, at sellers whose slots are in use.
+    pub(super) lines: Shelf,
+}
+
+impl Stock {
+    pub(super) fn shelf(&self, in_line: bool) -> &Shelf {
+        if in_line { &self.lines } else { &self.free }
+    }
+
+    pub(super) fn shelf_mut(&mut self, in_line: bool) -> &mut Shelf {
+        if in_line { &mut self.lines } else { &mut self.free }
+    }
+}
+
+/// The open orders of one version.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    /// How many orders have this version, in line or not.
-    pub(super) orders: usize,
     /// Of each domain that has something in line, the arrival of its first order.
     heads: BTreeMap<u64, u64>,
     domains: BTreeMap<u64, BTreeMap<u64, u32>>,

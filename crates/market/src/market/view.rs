@@ -32,6 +32,8 @@ pub struct OrderView {
     pub quantity: u32,
     /// How many of them are promised to nobody.
     pub open: u32,
+    /// What is sold are places in line; or who buys has got one.
+    pub in_line: bool,
 }
 
 /// A channel, at either end.
@@ -79,6 +81,7 @@ impl Market {
                 terms: order.terms.clone(),
                 quantity: order.quantity,
                 open: order.open,
+                in_line: order.in_line,
             };
             exchange.orders().map(view).collect::<Vec<_>>()
         };

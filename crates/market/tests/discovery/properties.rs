@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bourse_market::broker::{self, Broker};
 use bourse_market::exchange::Exchange;
-use bourse_market::message::{Match, Terms};
+use bourse_market::message::{Match, Order, Terms};
 use bourse_market::{Contact, Message};
 use bourse_wire::id::Incarnation;
 use proptest::prelude::*;
@@ -12,9 +12,16 @@ use proptest::prelude::*;
 use crate::common::{contact, id, ms, times};
 use crate::scenarios::{buy, lot, sell, sent};
 
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Buys,
+    Sells,
+    SellsPlaces,
+}
+
 #[derive(Clone, Debug)]
 enum Op {
-    Order { node: u8, life: u64, class: usize, buys: bool, revision: u64, quantity: u32 },
+    Order { node: u8, life: u64, class: usize, side: Side, revision: u64, quantity: u32 },
     All { node: u8, sells: bool },
     Lost { node: u8 },
     Wait { millis: u64 },
@@ -23,10 +30,14 @@ enum Op {
 const VERSIONS: [&str; 3] = ["1.0.0", "1.2.0", "2.0.0"];
 const REQUIREMENTS: [&str; 3] = ["^1", ">=1.2", "=2.0.0"];
 
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![2 => Just(Side::Buys), 1 => Just(Side::Sells), 1 => Just(Side::SellsPlaces)]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        8 => (0..6u8, 1..3u64, 0..3usize, any::<bool>(), 0..12u64, 0..9u32).prop_map(
-            |(node, life, class, buys, revision, quantity)| Op::Order { node, life, class, buys, revision, quantity }
+        8 => (0..6u8, 1..3u64, 0..3usize, side(), 0..12u64, 0..9u32).prop_map(
+            |(node, life, class, side, revision, quantity)| Op::Order { node, life, class, side, revision, quantity }
         ),
         1 => (0..6u8, any::<bool>()).prop_map(|(node, sells)| Op::All { node, sells }),
         1 => (0..6u8).prop_map(|node| Op::Lost { node }),
@@ -45,12 +56,14 @@ proptest! {
         let mut promised: BTreeMap<(u8, u64, String, u64), u32> = BTreeMap::new();
         for op in ops {
             match op {
-                Op::Order { node, life, class, buys, revision, quantity } => {
+                Op::Order { node, life, class, side, revision, quantity } => {
                     let from = Contact { incarnation: Incarnation(life), ..contact(node) };
-                    let order = if buys {
-                        buy(REQUIREMENTS[class], revision, quantity)
-                    } else {
-                        sell(VERSIONS[class], revision, quantity)
+                    let in_line = matches!(side, Side::SellsPlaces);
+                    let order = match side {
+                        Side::Buys => buy(REQUIREMENTS[class], revision, quantity),
+                        Side::Sells | Side::SellsPlaces => {
+                            Order { in_line, ..sell(VERSIONS[class], revision, quantity) }
+                        }
                     };
                     e.on_order(ms(now), &from, &order);
                 }
@@ -92,7 +105,7 @@ proptest! {
             match what {
                 0 | 1 => {
                     sells[class] = quantity;
-                    b.sell(ms(now), &lot(VERSIONS[class]), quantity);
+                    b.sell(ms(now), &lot(VERSIONS[class]), quantity, false);
                 }
                 2 => b.buy(ms(now), "m", &REQUIREMENTS[class].parse().unwrap(), quantity),
                 3 => {
@@ -102,7 +115,7 @@ proptest! {
                 4 => {
                     let requirement = REQUIREMENTS[class].parse().unwrap();
                     let seller = contact(50);
-                    let m = Match { requirement, revision: 1, lot: lot(VERSIONS[class]), seller, offered: 1, quantity };
+                    let m = Match { requirement, revision: 1, lot: lot(VERSIONS[class]), seller, offered: 1, quantity, in_line: false };
                     b.on_message(ms(now), id(1), &Message::Matches(vec![m]));
                 }
                 _ => now += millis,

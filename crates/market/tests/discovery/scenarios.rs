@@ -34,6 +34,7 @@ pub const ALL: &[Scenario] = &[
     ("orders_of_the_lost_vanish", orders_of_the_lost_vanish),
     ("orders_not_said_again_vanish", orders_not_said_again_vanish),
     ("failure_domains_are_spread", failure_domains_are_spread),
+    ("a_place_in_line_keeps_nobody_from_what_is_free", a_place_in_line_keeps_nobody_from_what_is_free),
     ("nobody_sells_to_itself", nobody_sells_to_itself),
     ("only_what_fits_is_sold", only_what_fits_is_sold),
     ("orders_are_restated", orders_are_restated),
@@ -55,7 +56,7 @@ tests! {
     a_lone_node_serves_itself a_seed_that_is_gone one_seed_is_enough a_dead_authority_is_forgotten
     a_silent_authority_is_forgotten no_rumour_raises_the_dead all_authorities_are_lost a_split_grid_heals
     surplus_authorities_step_down the_network_loses_much newest_version_then_first_come
-    a_late_seller_serves_who_waited_longest nothing_is_promised_twice stale_orders_are_ignored
+    a_place_in_line_keeps_nobody_from_what_is_free a_late_seller_serves_who_waited_longest nothing_is_promised_twice stale_orders_are_ignored
     orders_of_the_lost_vanish orders_not_said_again_vanish failure_domains_are_spread nobody_sells_to_itself
     only_what_fits_is_sold orders_are_restated an_unfilled_order_is_repeated doubles_of_replicas_are_dropped
     a_module_moves_to_another_host
@@ -218,11 +219,23 @@ fn the_network_loses_much() {
 }
 
 pub fn sell(version: &str, revision: u64, quantity: u32) -> Order {
-    Order { module: "m".into(), terms: Terms::Sell(version.parse().unwrap()), revision, quantity }
+    Order {
+        module: "m".into(),
+        terms: Terms::Sell(version.parse().unwrap()),
+        revision,
+        quantity,
+        in_line: false,
+    }
 }
 
 pub fn buy(requirement: &str, revision: u64, quantity: u32) -> Order {
-    Order { module: "m".into(), terms: Terms::Buy(requirement.parse().unwrap()), revision, quantity }
+    Order {
+        module: "m".into(),
+        terms: Terms::Buy(requirement.parse().unwrap()),
+        revision,
+        quantity,
+        in_line: false,
+    }
 }
 
 /// Buyer, seller, version, quantity.
@@ -309,6 +322,34 @@ fn stale_orders_are_ignored() {
     assert_eq!(deals(&mut e), []);
     e.on_order(ms(9), &again(2), &sell("2.0.0", 4, 2));
     assert_eq!(deals(&mut e), [deal(8, 2, "2.0.0", 1)]);
+}
+
+fn a_place_in_line_keeps_nobody_from_what_is_free() {
+    let mut e = exchange();
+    let line = |version: &str, revision: u64| Order { in_line: true, ..sell(version, revision, 1) };
+    // 1. What is free goes first, however old it is; where nothing is free, there is a line, once for each revision.
+    e.on_order(ms(0), &contact(1), &line("1.1.0", 1));
+    e.on_order(ms(0), &contact(2), &sell("1.0.0", 1, 1));
+    e.on_order(ms(1), &contact(9), &buy("1", 1, 2));
+    assert_eq!(deals(&mut e), [deal(9, 2, "1.0.0", 1), deal(9, 1, "1.1.0", 1)]);
+    e.on_order(ms(2), &contact(3), &line("1.0.0", 1));
+    assert_eq!(deals(&mut e), []);
+    // 2. Who stands in line is matched with what comes free.
+    e.on_order(ms(3), &contact(4), &sell("1.0.0", 1, 1));
+    assert_eq!(deals(&mut e), [deal(9, 4, "1.0.0", 1)]);
+    // 3. Another revision: another line. And one that waits is let into a line as soon as there is one.
+    e.on_order(ms(4), &contact(9), &buy("1", 2, 1));
+    assert_eq!(deals(&mut e), [deal(9, 3, "1.0.0", 1)]);
+    e.on_order(ms(5), &contact(8), &buy("1", 1, 1));
+    assert_eq!(deals(&mut e), []);
+    e.on_order(ms(6), &contact(2), &sell("1.0.0", 2, 0));
+    e.on_order(ms(6), &contact(4), &sell("1.0.0", 2, 0));
+    e.handle_timeout(ms(254));
+    assert_eq!(deals(&mut e), [deal(8, 1, "1.1.0", 1)]);
+    // 4. A line that becomes a free slot goes to who has waited longest, whether it stands in line or not.
+    e.on_order(ms(255), &contact(3), &sell("1.0.0", 2, 1));
+    assert_eq!(deals(&mut e), [deal(9, 3, "1.0.0", 1)]);
+    assert!(e.orders().filter(|(_, order)| order.in_line).map(|(node, _)| node).eq([id(1), id(8), id(9)]));
 }
 
 fn orders_of_the_lost_vanish() {
@@ -403,21 +444,21 @@ pub fn sent(b: &mut Broker, now: Mono) -> Vec<(NodeId, Orders)> {
 
 fn orders_are_restated() {
     let mut b = broker(3);
-    b.sell(ms(0), &lot("1.0.0"), 8);
-    b.sell(ms(0), &lot("1.1.0"), 8);
+    b.sell(ms(0), &lot("1.0.0"), 8, false);
+    b.sell(ms(0), &lot("1.1.0"), 8, false);
     // 1. Each of the two hosts gets one message.
     let first = sent(&mut b, ms(0));
     assert_eq!(first.len(), 2);
     assert!(first.iter().all(|(_, o)| o.all && o.orders.len() == 2));
     // 2. What changes soon after is collected.
-    b.sell(ms(1), &lot("1.0.0"), 2);
-    b.sell(ms(2), &lot("1.0.0"), 1);
+    b.sell(ms(1), &lot("1.0.0"), 2, false);
+    b.sell(ms(2), &lot("1.0.0"), 1, false);
     assert_eq!(sent(&mut b, ms(3)), []);
     let second = sent(&mut b, ms(20));
     assert_eq!(second.len(), 2);
     assert!(second.iter().all(|(_, o)| !o.all && o.orders.len() == 1 && o.orders[0].quantity == 1));
     // A few slots more or less are not worth a message.
-    b.sell(ms(21), &lot("1.1.0"), 6);
+    b.sell(ms(21), &lot("1.1.0"), 6, false);
     assert_eq!(sent(&mut b, ms(50)), []);
     // 3. Then one message to each host every 5 s, and nothing else.
     let mut all = Vec::new();
@@ -460,6 +501,7 @@ fn doubles_of_replicas_are_dropped() {
         seller: contact(seller),
         offered,
         quantity,
+        in_line: false,
     };
     let passed = |b: &mut Broker, from: u8, m: Match| -> Option<u32> {
         b.on_message(ms(1), id(from), &Message::Matches(vec![m]));
@@ -489,7 +531,7 @@ fn doubles_of_replicas_are_dropped() {
 
 fn a_module_moves_to_another_host() {
     let mut b = broker(3);
-    b.sell(ms(0), &lot("1.0.0"), 8);
+    b.sell(ms(0), &lot("1.0.0"), 8, false);
     let before: BTreeSet<NodeId> = sent(&mut b, ms(0)).into_iter().map(|(to, _)| to).collect();
     // 1. One of its hosts is no authority any more, but still linked.
     let gone = *before.first().unwrap();

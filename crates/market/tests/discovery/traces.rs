@@ -108,10 +108,10 @@ fn broker_and_hosts() {
         }
     };
     // 1. Orders, a change, a restatement that is due to an unfilled order as well.
-    b.sell(ms(0), &scenarios::lot("1.0.0"), 8);
+    b.sell(ms(0), &scenarios::lot("1.0.0"), 8, false);
     b.buy(ms(0), "other", &"^2".parse().unwrap(), 1);
     say(&mut b, 0);
-    b.sell(ms(5), &scenarios::lot("1.0.0"), 7);
+    b.sell(ms(5), &scenarios::lot("1.0.0"), 7, false);
     say(&mut b, 5);
     [20, 500, 1_500, 3_500, 5_000].into_iter().for_each(|now| say(&mut b, now));
     // 2. An authority is gone, and with it a host.

@@ -131,9 +131,10 @@ fn exaggerate(message: &mut Message, chance: &mut Chance) {
         Message::Resign(incarnation) => *incarnation = Incarnation(absurd(chance)),
         Message::Orders(orders) => {
             for order in &mut orders.orders {
-                match chance.below(3) {
+                match chance.below(4) {
                     0 => order.quantity = absurd_small(chance),
                     1 => order.revision = absurd(chance),
+                    2 => order.in_line = !order.in_line,
                     _ => {}
                 }
             }
@@ -189,6 +190,7 @@ fn noise(chance: &mut Chance, catalog: &Catalog) -> Message {
                     },
                     revision: absurd(chance),
                     quantity: absurd_small(chance),
+                    in_line: chance.hits(500),
                 })
                 .collect(),
         }),
@@ -199,6 +201,7 @@ fn noise(chance: &mut Chance, catalog: &Catalog) -> Message {
             seller: stranger(chance),
             offered: absurd(chance),
             quantity: absurd_small(chance),
+            in_line: chance.hits(500),
         }]),
         7 | 8 => Message::Claim(Claim {
             lot,

@@ -60,8 +60,9 @@ pub(super) fn message(message: &Message) -> String {
         Message::Matches(all) => {
             let one = |m: &bourse_market::message::Match| {
                 format!(
-                    "{} of {} from {} (r{} o{})",
+                    "{}{} of {} from {} (r{} o{})",
                     m.quantity,
+                    places(m.in_line),
                     m.lot,
                     m.seller.id.short(),
                     m.revision,
@@ -85,10 +86,16 @@ pub(super) fn message(message: &Message) -> String {
     }
 }
 
+fn places(in_line: bool) -> &'static str {
+    if in_line { " in line" } else { "" }
+}
+
 fn order(order: &Order) -> String {
     let (quantity, revision, module) = (order.quantity, order.revision, &order.module);
     match &order.terms {
-        Terms::Sell(version) => format!("sell {quantity} {module}@{version} r{revision}"),
+        Terms::Sell(version) => {
+            format!("sell {quantity}{} {module}@{version} r{revision}", places(order.in_line))
+        }
         Terms::Buy(requirement) => format!("buy {quantity} {module} {requirement} r{revision}"),
     }
 }
