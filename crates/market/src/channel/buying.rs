@@ -222,6 +222,11 @@ impl Buying {
         self.want
     }
 
+    /// Tokens up to this number were wanted back.
+    pub fn revoked(&self) -> u64 {
+        self.revoked
+    }
+
     /// The calls that are not answered, in ascending order.
     pub fn open(&self) -> impl Iterator<Item = u64> {
         self.open.keys().copied()

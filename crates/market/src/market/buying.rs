@@ -8,7 +8,7 @@
 //!
 //! A shortage becomes a buy order. Who is found gets a channel, which says how many slots it wants in all: as many as were
 //! in use at once lately, and its share of what waits. So a caller that comes again and again finds a token that is there
-//! already, and a busy channel has nothing to say.
+//! already, and a busy channel has nothing to say. Where tokens are wanted back, others wait: then only what waits is claimed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +28,9 @@ use crate::times::Times;
 const PEAK_KEPT: Duration = Duration::from_secs(1);
 /// Nothing waits any more: the order is withdrawn after this, unless something waits again.
 const DEMAND_KEPT: Duration = Duration::from_millis(250);
+/// A call that waits stands in line at so many sellers, and at those that an exchange has named since it began to wait. At all
+/// of them would cost a claim for each and every call, however many there are.
+const LINES_PER_CALL: usize = 4;
 /// Most channels of one module.
 pub const SELLERS_MAX: usize = 4_096;
 
@@ -81,6 +84,8 @@ struct Module {
     known: BTreeSet<u64>,
     /// By requirement, as text.
     demands: BTreeMap<String, Demand>,
+    /// The channel that is the next to be asked.
+    turn: u64,
 }
 
 #[derive(Debug)]
@@ -92,6 +97,27 @@ struct Demand {
     ordered: u32,
     /// Since when nothing waits.
     calm_since: Option<Mono>,
+    /// The channels that are asked for slots.
+    lines: BTreeSet<u64>,
+}
+
+impl Demand {
+    fn fits(&self, lot: &Lot) -> bool {
+        self.waiting > 0 && self.requirement.matches(&lot.version)
+    }
+
+    /// How many lines those who wait stand in, if there are as many.
+    fn lines_wanted(&self) -> usize {
+        (self.waiting as usize).saturating_mul(LINES_PER_CALL)
+    }
+
+    /// What is asked for on a channel.
+    fn share(&self, id: u64) -> u32 {
+        match self.lines.contains(&id) {
+            true => self.waiting.div_ceil(u32::try_from(self.lines.len()).unwrap_or(u32::MAX)),
+            false => 0,
+        }
+    }
 }
 
 /// The buying side of a node.
@@ -155,6 +181,7 @@ impl Desk {
             waiting: 0,
             ordered: 0,
             calm_since: None,
+            lines: BTreeSet::new(),
         });
         // In steps, so that neither orders nor claims change with every call.
         let waiting = match waiting {
@@ -163,6 +190,12 @@ impl Desk {
         };
         if demand.waiting == waiting && (waiting > 0 || demand.ordered == 0 || demand.calm_since.is_some()) {
             return;
+        }
+        if waiting < demand.waiting {
+            demand.waiting = waiting;
+            while demand.lines.len() > demand.lines_wanted() {
+                demand.lines.pop_last();
+            }
         }
         demand.waiting = waiting;
         demand.calm_since = (waiting == 0).then_some(now);
@@ -258,6 +291,7 @@ impl Desk {
             channels: BTreeSet::new(),
             known: BTreeSet::new(),
             demands: BTreeMap::new(),
+            turn: 0,
         })
     }
 
@@ -266,15 +300,15 @@ impl Desk {
     /// Somebody sells what is wanted. Whether there is a channel with it from now on.
     pub(crate) fn on_found(&mut self, now: Mono, module: &str, found: &Match) -> bool {
         let Some(entry) = self.modules.get(module) else { return false };
-        let fits = |d: &Demand| d.waiting > 0 && d.requirement.matches(&found.lot.version);
-        let wanted = entry.demands.values().any(fits);
+        let wanted = entry.demands.values().any(|d| d.fits(&found.lot));
         if !wanted || found.lot.module != module || found.seller.id == self.me.id {
             return false;
         }
         let key = (found.seller.id, found.lot.clone());
         let known = self.ids.get(&key).copied();
-        if let Some(channel) = known.and_then(|id| self.channels.get_mut(&id)) {
+        let id = if let Some((id, channel)) = known.and_then(|id| Some((id, self.channels.get_mut(&id)?))) {
             channel.hint = channel.hint.max(found.quantity);
+            id
         } else {
             if entry.channels.len() >= SELLERS_MAX {
                 return false;
@@ -309,6 +343,10 @@ impl Desk {
                 entry.balancer.add(id, &found.lot.version, horizon);
             }
             self.agenda.by(&id, now + PEAK_KEPT);
+            id
+        };
+        for demand in self.module(module).demands.values_mut().filter(|d| d.fits(&found.lot)) {
+            demand.lines.insert(id);
         }
         self.unsettled.insert(module.to_owned());
         true
@@ -330,8 +368,13 @@ impl Desk {
             return;
         };
         channel.hint = 0;
+        let revoked = channel.buying.revoked();
         let void = channel.buying.on_grant(now, grant);
         channel.open -= u32::try_from(void.len()).expect("no more calls are void than are open");
+        if channel.buying.revoked() > revoked {
+            // Others wait: what would only be kept for calls to come is theirs.
+            channel.peaks = [channel.open; 2];
+        }
         let closed = channel.buying.is_closed();
         self.touched.insert(id);
         self.lose(id, void, false);
@@ -348,7 +391,9 @@ impl Desk {
             if up {
                 self.touched.insert(id);
             } else {
-                self.end(now, id, true);
+                // Who has lost nothing there has learnt nothing of the seller: when it is dialed again is the links' affair.
+                let failed = self.channels[&id].open > 0;
+                self.end(now, id, failed);
             }
         }
     }
@@ -388,6 +433,7 @@ impl Desk {
         let module = channel.lot.module;
         let entry = self.modules.get_mut(&module).expect("a channel's module is known");
         entry.channels.remove(&id);
+        entry.demands.values_mut().for_each(|demand| _ = demand.lines.remove(&id));
         if failed {
             entry.balancer.failed(now, id);
         }
@@ -409,6 +455,7 @@ impl Desk {
     pub(crate) fn pump(&mut self, now: Mono) {
         while let Some(module) = self.unsettled.pop_first() {
             self.order(now, &module);
+            self.line_up(now, &module);
             self.touched.extend(self.modules.get(&module).into_iter().flat_map(|m| &m.channels));
         }
         while let Some(id) = self.touched.pop_first() {
@@ -444,16 +491,35 @@ impl Desk {
         }
     }
 
+    /// Sees to it that what waits stands in enough lines.
+    fn line_up(&mut self, now: Mono, module: &str) {
+        let Some(entry) = self.modules.get_mut(module) else { return };
+        let Module { balancer, channels, demands, turn, .. } = entry;
+        for demand in demands.values_mut() {
+            let missing = demand.lines_wanted().min(channels.len()).saturating_sub(demand.lines.len());
+            if missing == 0 {
+                continue;
+            }
+            let in_turn = channels.range(*turn..).chain(channels.range(..*turn)).copied();
+            let is_fit = |id: &u64| demand.fits(&self.channels[id].lot) && !balancer.is_open(now, *id);
+            let more: Vec<u64> =
+                in_turn.filter(|id| !demand.lines.contains(id) && is_fit(id)).take(missing).collect();
+            *turn = more.last().map_or(*turn, |last| last + 1);
+            demand.lines.extend(more);
+        }
+    }
+
     /// Says how many slots a channel wants, all in all.
     fn claim(&mut self, now: Mono, id: u64) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let entry = self.modules.get_mut(&channel.lot.module).expect("a channel's module is known");
-        let fits = |d: &&Demand| d.requirement.matches(&channel.lot.version);
-        let waiting: u32 = entry.demands.values().filter(fits).map(|d| d.waiting).sum();
-        let sellers = u32::try_from(entry.channels.len()).unwrap_or(u32::MAX).max(1);
-        let share = waiting.div_ceil(sellers).max(channel.hint.min(waiting));
+        let fitting = entry.demands.values().filter(|d| d.fits(&channel.lot));
+        let (waiting, share) = fitting.fold((0, 0), |(w, s), d| (w + d.waiting, s + d.share(id)));
+        let share = share.max(channel.hint.min(waiting));
         let peak = channel.peaks[0].max(channel.peaks[1]);
-        channel.buying.set_want(now, peak.saturating_add(share));
+        // A seller that is left out would hold slots for nobody.
+        let left_out = entry.balancer.is_open(now, id);
+        channel.buying.set_want(now, if left_out { 0 } else { peak.saturating_add(share) });
         entry.balancer.set_tokens(id, channel.buying.held());
         if let Some(at) = self.say(id) {
             self.agenda.by(&id, at);

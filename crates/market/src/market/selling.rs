@@ -335,13 +335,17 @@ impl Desk {
 
     /// Collects what came back, grants what is free, asks for what lies idle.
     pub(crate) fn pump(&mut self, now: Mono) {
+        // Whoever has something to say says it once all is settled: what came back, and what was granted, in one message.
+        let mut speaking = BTreeSet::new();
         loop {
             while let Some(id) = self.touched.pop_first() {
                 self.collect(now, id);
+                speaking.insert(id);
             }
             let Some(claimant) = self.next_channel(now) else { break };
             self.grant(now, claimant);
         }
+        speaking.into_iter().for_each(|id| self.say(id));
         if self.listener.free() == 0 && self.listener.wanted() > 0 {
             self.revoke_by(now);
         }
@@ -358,6 +362,7 @@ impl Desk {
         }
     }
 
+    /// Takes back what has come back, and claims what is wanted.
     fn collect(&mut self, now: Mono, id: u64) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let claimant = Claimant::Channel(id);
@@ -368,6 +373,19 @@ impl Desk {
                     _ => channel.lent -= 1,
                 }
             }
+        }
+        let unused = channel.ends.iter().map(Selling::unused).sum();
+        self.unused = self.unused + unused - std::mem::replace(&mut channel.unused, unused);
+        let most = self.offers.get(&channel.lot).copied().unwrap_or(0);
+        let held = self.listener.held(&claimant);
+        let wants = channel.ends.last().filter(|end| !end.is_closing()).map_or(0, Selling::wants);
+        self.listener.claim(now, &claimant, wants.min(most.saturating_sub(held)));
+    }
+
+    /// Says how a channel stands, and forgets it if it is over.
+    fn say(&mut self, id: u64) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        for end in &mut channel.ends {
             if let Some(grant) = end.poll() {
                 self.grants.push((channel.buyer, grant));
             }
@@ -378,20 +396,14 @@ impl Desk {
                 self.unanswered.push((channel.buyer, channel.lot.clone(), end.epoch(), seq));
             }
         }
-        let unused = channel.ends.iter().map(Selling::unused).sum();
-        self.unused = self.unused + unused - std::mem::replace(&mut channel.unused, unused);
         channel.ends.retain(|end| !end.is_over());
-        let most = self.offers.get(&channel.lot).copied().unwrap_or(0);
-        let held = self.listener.held(&claimant);
-        let wants = channel.ends.last().filter(|end| !end.is_closing()).map_or(0, Selling::wants);
-        self.listener.claim(now, &claimant, wants.min(most.saturating_sub(held)));
         if channel.ends.is_empty() {
             let key = (channel.buyer, channel.lot.clone());
             if self.ids.get(&key) == Some(&id) {
                 self.ids.remove(&key);
             }
             self.channels.remove(&id);
-            self.listener.forget(&claimant);
+            self.listener.forget(&Claimant::Channel(id));
             self.agenda.forget(&id);
         }
     }

@@ -101,9 +101,11 @@ pub fn waits_in_vain(world: &World, since: Mono) -> Option<String> {
                 continue;
             }
             for seller in honest(world).filter(|seller| seller.number != buyer.number && !seller.is_leaving) {
-                if !seller.is_reachable() && buyer.peer(seller.contact.id).is_none() {
-                    continue;
-                }
+                let begin = match buyer.linked_since(seller.contact.id) {
+                    Some(linked) if !seller.is_reachable() => begin.max(linked),
+                    None if !seller.is_reachable() => continue,
+                    _ => begin,
+                };
                 for offer in seller.offers.iter().filter(|offer| offer.most > 0 && seller.slots > 0) {
                     let begin = begin.max(seller.busy_at).max(offer.busy_at);
                     let idle = world.at.since(begin);

@@ -154,6 +154,8 @@ pub struct Peer {
     pub link: LinkId,
     /// Who is there.
     pub contact: Contact,
+    /// Since when.
+    pub since: Mono,
 }
 
 /// A call at a seller, as the seller sees it.
@@ -325,6 +327,11 @@ impl Node {
         self.running.iter().filter(|running| running.job.token.lot == *lot).count()
     }
 
+    /// Since when there has been a link to that node.
+    pub fn linked_since(&self, id: NodeId) -> Option<Mono> {
+        self.peers.iter().filter(|peer| peer.contact.id == id).map(|peer| peer.since).min()
+    }
+
     /// Has a link to that node.
     pub fn peer(&self, id: NodeId) -> Option<LinkId> {
         self.peers.iter().rev().find(|peer| peer.contact.id == id).map(|peer| peer.link)
@@ -404,7 +411,7 @@ impl Node {
 
     /// A link has opened.
     pub fn linked(&mut self, link: LinkId, contact: &Contact, env: &mut Env<'_>) {
-        self.peers.push(Peer { link, contact: contact.clone() });
+        self.peers.push(Peer { link, contact: contact.clone(), since: env.at });
         self.input(Input::Linked { link, contact: contact.clone() }, env);
     }
 

@@ -167,7 +167,7 @@ impl Run {
         let healed = world.at;
         world.run(HEALED);
         if let Some(call) = checks::forgotten(world, healed) {
-            world.books.wrong(call);
+            world.wrong(call);
         }
         let serving = world.nodes.iter().filter(|node| node.serves()).count();
         let surplus =
@@ -175,13 +175,13 @@ impl Run {
         let most = AGREED + STEP_DOWN * surplus;
         if !world.run_while(most, TICK, |world| checks::agreement(world).is_ok()) {
             let why = checks::agreement(world).expect_err("it is not so");
-            world.books.wrong(format!("{:?} after all has healed: {why}", world.at.since(healed)));
+            world.wrong(format!("{:?} after all has healed: {why}", world.at.since(healed)));
             return;
         }
         self.agreed = world.at.since(healed);
         self.watch(world, healed, WATCHED);
         if let Err(why) = checks::agreement(world) {
-            world.books.wrong(format!("all had agreed, and now {why}"));
+            world.wrong(format!("all had agreed, and now {why}"));
         }
         glut(world);
         self.watch(world, healed, GLUT);
@@ -193,7 +193,7 @@ impl Run {
         let in_vain = world.run_while(time, TICK, |world| checks::waits_in_vain(world, since).is_some());
         if in_vain && !matches!(self.lie, Some(Lie::Silent)) {
             let who = checks::waits_in_vain(world, since).expect("it is so");
-            world.books.wrong(who);
+            world.wrong(who);
         }
     }
 
@@ -203,15 +203,15 @@ impl Run {
         world.say(68, || "nobody calls any more".to_owned());
         if !world.run_while(ANSWERED, TICK, |world| world.books.unanswered() == 0) {
             let calls = world.books.unanswered();
-            world.books.wrong(format!("{calls} calls have no end"));
+            world.wrong(format!("{calls} calls have no end"));
         }
         if !world.run_while(CALM, TICK, |world| checks::conservation(world).is_ok()) {
             let why = checks::conservation(world).expect_err("it is not so");
-            world.books.wrong(format!("all is done, and {why}"));
+            world.wrong(format!("all is done, and {why}"));
         }
         if !world.run_while(CALM, TICK, |world| checks::placement(world).is_ok()) {
             let why = checks::placement(world).expect_err("it is not so");
-            world.books.wrong(format!("all is calm, and {why}"));
+            world.wrong(format!("all is calm, and {why}"));
         }
     }
 }

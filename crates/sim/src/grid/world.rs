@@ -140,6 +140,12 @@ impl World {
         self.trace.line(self.at, kind, text);
     }
 
+    /// Something is not as it should be.
+    pub fn wrong(&mut self, what: String) {
+        self.say(67, || format!("WRONG: {what}"));
+        self.books.wrong(what);
+    }
+
     // ------------------------------------------------------------ time
 
     /// Lets time go on.
