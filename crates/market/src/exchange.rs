@@ -9,6 +9,8 @@
 //!   first is served first, and a buyer that has got a part stands behind the others; but what one buyer gets is cut into up to [`SPREAD`] portions from different failure domains.
 //! - A seller whose slots are in use offers a place in line. A buyer for which nothing is free gets one, for each revision
 //!   of its order; it goes on to be matched with what comes free.
+//! - A buyer that repeats its order, since nothing came of it, gets what it was matched with lately only if there is
+//!   nothing else, unless the seller has said something new.
 //! - What was promised of an order is not promised again until its revision grows. What was promised of a sell order may be
 //!   promised again after `promise_kept`, since the buyer may have no use for it by then. A buy order is matched anew only
 //!   when its revision grows: its broker sees to that, and knows best whether it still wants anything.
@@ -21,6 +23,7 @@
 //! It never believes that a slot is there, or sold: the seller's listener decides. It never looks at a clock of a node.
 
 mod shelf;
+mod sound;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -31,7 +34,7 @@ use bourse_wire::time::Mono;
 use foldhash::{HashMap, HashMapExt};
 use semver::{Version, VersionReq};
 
-use self::shelf::{Shelf, Stock};
+use self::shelf::Stock;
 use crate::message::{Match, Order, Terms};
 use crate::mutant::{self, Mutant};
 use crate::name::{Contact, Lot, NodeId};
@@ -39,6 +42,9 @@ use crate::times::{ORDERS_MAX, QUANTITY_MAX, TEXT_BYTES_MAX, Times};
 
 /// What one buyer wants is cut into so many portions, if there are as many failure domains that sell it.
 pub const SPREAD: usize = 4;
+
+/// So many of the last offers that a buyer was matched with are the last that it is matched with again, while they stay the same.
+const TRIED: usize = 8;
 
 /// Most different versions, and most different requirements, in one module's book. Orders for more are not taken.
 pub const CLASSES_MAX: usize = 256;
@@ -129,6 +135,24 @@ struct Record {
     void: bool,
     /// Where the last slots for this buyer came from, the newest first.
     recent: [u64; SPREAD - 1],
+    /// The last offers that this buyer was matched with.
+    tried: [Tried; TRIED],
+}
+
+/// An offer that a buyer was matched with: which, its revision then, and that of the buyer's order.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tried {
+    name: u64,
+    offered: u64,
+    wanted: u64,
+}
+
+impl Record {
+    /// Under an earlier revision of this order, which has been repeated since: an offer that is still the same was of no use.
+    fn has_tried(&self, offer: &Record) -> bool {
+        let is_it = |tried: &Tried| tried.name == offer.name && tried.offered == offer.revision;
+        self.tried.iter().any(|tried| is_it(tried) && tried.wanted < self.revision)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -252,68 +276,6 @@ impl Exchange {
         })
     }
 
-    /// Panics if the book contradicts itself, or if a buyer waits though somebody sells what it wants.
-    pub fn check_invariants(&self) {
-        let mut sold: BTreeMap<&Version, usize> = BTreeMap::new();
-        let mut wanted: HashMap<&VersionReq, usize> = HashMap::new();
-        for (place, record) in self.records.iter().enumerate() {
-            let Some(record) = record else { continue };
-            let place = place as Place;
-            assert!(
-                record.left <= record.quantity && record.quantity <= QUANTITY_MAX,
-                "more is open than there is"
-            );
-            let party = &self.parties[&record.node];
-            assert_eq!(party.orders.get(&record.terms), Some(&place), "an order belongs to who has said it");
-            let in_line = match &record.terms {
-                Terms::Sell(version) => {
-                    *sold.entry(version).or_default() += 1;
-                    let stock = &self.stocks[version];
-                    let on = |in_line| stock.shelf(in_line).holds(record.domain, record.arrival, place);
-                    assert!(!on(!record.in_line), "what is free is free, and what is in line is in line");
-                    on(record.in_line)
-                }
-                Terms::Buy(requirement) => {
-                    *wanted.entry(requirement).or_default() += 1;
-                    let queue = &self.queues[requirement];
-                    let unlined = queue.unlined.get(&record.arrival) == Some(&place);
-                    assert_eq!(
-                        unlined,
-                        record.left > 0 && !record.in_line,
-                        "who has no place in line is known"
-                    );
-                    queue.open.get(&record.arrival) == Some(&place)
-                }
-            };
-            assert_eq!(in_line, record.left > 0, "who has something open is in line, and nobody else");
-        }
-        let shelves = self.stocks.values().flat_map(|stock| [&stock.free, &stock.lines]);
-        let sold_open: usize = shelves.map(Shelf::check_invariants).sum();
-        let wanted_open: usize = self.queues.values().map(|q| q.open.len()).sum();
-        assert_eq!(sold_open + wanted_open, self.records.iter().flatten().filter(|r| r.left > 0).count());
-        assert!(self.stocks.iter().all(|(v, s)| sold.get(v) == Some(&s.orders)), "a stock counts its orders");
-        assert!(
-            self.queues.iter().all(|(r, q)| wanted.get(r) == Some(&q.orders)),
-            "a queue counts its orders"
-        );
-        assert!(sold.len() <= CLASSES_MAX && wanted.len() <= CLASSES_MAX);
-        for (requirement, queue) in &self.queues {
-            for (version, stock) in self.stocks.iter().filter(|(v, _)| requirement.matches(v)) {
-                for (buys, shelf) in [(&queue.open, &stock.free), (&queue.unlined, &stock.lines)] {
-                    let sellers = shelf.first_two().map(|place| self.peek(place).node);
-                    let buyers = buys.values().take(2).map(|place| self.peek(*place).node);
-                    let buyers: Vec<_> = buyers.collect();
-                    for seller in sellers {
-                        assert!(
-                            buyers.iter().all(|b| *b == seller),
-                            "{buyers:?} wait for {requirement}, and {seller} sells {version}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-
     /// Whether this life of the node counts; notes its contact if so.
     fn knows(&mut self, from: &Contact) -> bool {
         if from.address.len() > TEXT_BYTES_MAX || from.domain.len() > TEXT_BYTES_MAX {
@@ -365,6 +327,7 @@ impl Exchange {
             has_timer: false,
             void: true,
             recent: [0; SPREAD - 1],
+            tried: [Tried::default(); TRIED],
         };
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.records.push(None);
@@ -545,11 +508,16 @@ impl Exchange {
         let Terms::Buy(requirement) = &buyer.terms else { unreachable!("a buyer's order buys") };
         let is_fit = |v: &Version| requirement.matches(v) || mutant::is(Mutant::WrongRequirementMatched);
         let shelves = self.stocks.iter().rev().map(|(version, stock)| (version, stock.shelf(in_line)));
-        shelves.filter(|(version, shelf)| !shelf.is_empty() && is_fit(version)).find_map(|(_, shelf)| {
+        let shelves = shelves.filter(|(version, shelf)| !shelf.is_empty() && is_fit(version));
+        let with = |untried: bool| shelves.clone().map(move |(_, shelf)| (shelf, untried));
+        with(true).chain(with(false)).find_map(|(shelf, untried)| {
             let mut heads: Vec<(u64, Place)> = Vec::with_capacity(SPREAD);
-            let not_own =
-                |place: Place| self.peek(place).node != buyer.node || mutant::is(Mutant::SoldToItself);
-            heads.extend(shelf.heads(not_own).take(SPREAD));
+            let will_do = |place: Place| {
+                let offer = self.peek(place);
+                let is_own = offer.node == buyer.node && !mutant::is(Mutant::SoldToItself);
+                !is_own && !(untried && buyer.has_tried(offer))
+            };
+            heads.extend(shelf.heads(will_do).take(SPREAD));
             // The domain that this buyer got something from the longest ago, and the first in line among those.
             let age = |domain: u64| buyer.recent.iter().position(|r| *r == domain).unwrap_or(SPREAD);
             let best = heads.iter().rev().max_by_key(|(domain, _)| age(*domain))?;
@@ -601,6 +569,9 @@ impl Exchange {
         let Terms::Buy(requirement) = order.terms.clone() else { unreachable!("a buyer's order buys") };
         order.recent.rotate_right(1);
         order.recent[0] = domain;
+        let oldest = order.tried.iter().position(|tried| tried.name == name).unwrap_or(TRIED - 1);
+        order.tried[..=oldest].rotate_right(1);
+        order.tried[0] = Tried { name, offered, wanted: revision };
         if in_line && !mutant::is(Mutant::LineFills) {
             self.set_in_line(buy, true);
         } else {

@@ -353,6 +353,9 @@ impl Node {
             market.offer(now, &offer.lot, offer.most);
         }
         self.ceiling = self.slots;
+        // What it did not sell before, nobody could have.
+        self.busy_at = env.at;
+        self.offers.iter_mut().for_each(|offer| offer.busy_at = env.at);
         self.is_leaving = false;
         self.market = Some(market);
         self.wakes = Mono::MAX;
