@@ -12,7 +12,8 @@
 //!   much again by chance, it serves itself, if it may, and tells all who have asked it. If others are known who would serve
 //!   (an authority names some), they go first: it waits twice `alone` longer. A seed that answers goes first as well: it
 //!   waits `alone` longer.
-//! - One that serves is its own first home. It goes on to ask its seeds, now and then: that heals what a split has left.
+//! - One that serves is its own first home. It goes on to ask its seeds, now and then: that heals what a split has left. While it
+//!   knows no other authority, it asks them every `redial_max`.
 //!
 //! After faults have stopped it has homes within `redial_max`, and knows what they know within `join`.
 
@@ -367,6 +368,11 @@ impl Member {
         } else if self.serve_at.is_none() && self.may_serve {
             self.has_lost_homes(now);
         }
+        if self.is_island() {
+            // Whatever they have said before, and however long ago they were to be asked again.
+            let soon = now + self.times.redial_max;
+            self.book.values_mut().filter(|e| e.kind == Kind::Seed).for_each(|e| e.at = e.at.min(soon));
+        }
         self.ask(now);
         self.due = self.next_due(now);
     }
@@ -475,9 +481,14 @@ impl Member {
     /// All while there is no home; after that, one that serves asks its seeds, and while it knows no other authority those
     /// that might have become one when it did.
     fn is_to_be_asked(&self, id: NodeId, entry: &Entry) -> bool {
-        let is_island = self.serving && self.authorities.len() == 1;
-        let is_lead = (self.serving && entry.kind == Kind::Seed) || (is_island && self.others.contains(&id));
+        let is_lead =
+            (self.serving && entry.kind == Kind::Seed) || (self.is_island() && self.others.contains(&id));
         !self.homes.contains_key(&id) && (!self.has_home() || is_lead)
+    }
+
+    /// It serves, and knows nobody else who does.
+    fn is_island(&self) -> bool {
+        self.serving && self.authorities.len() == 1
     }
 
     fn join(&mut self, to: NodeId, view: u64, first: bool) {

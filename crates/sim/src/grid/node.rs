@@ -102,8 +102,8 @@ pub struct Env<'a> {
     pub trace: &'a mut Trace,
     /// The world's time.
     pub at: Mono,
-    /// Two nodes have this identity.
-    pub twin: Option<NodeId>,
+    /// Who has this identity may lie.
+    pub liar: Option<NodeId>,
     /// Each step is checked: what costs too much where there are thousands of nodes.
     pub checks: bool,
 }

@@ -22,7 +22,7 @@ pub const CALLS_MIN: usize = 10;
 /// Things that happen to the grid in a run, wrong or not.
 const ACTIONS: u64 = 14;
 /// All agree within this, once all has healed: the longest pause and the latest restart, and what it takes from then.
-const HEALED: Duration = Duration::from_secs(10);
+const HEALED: Duration = Duration::from_secs(12);
 const AGREED: Duration = Duration::from_secs(25);
 /// For each authority too many, one steps down after so long.
 const STEP_DOWN: Duration = Duration::from_secs(12);

@@ -44,6 +44,9 @@ pub fn grid(mut chance: Chance, trace: Trace, lie: Option<Lie>) -> World {
     let known: Vec<Contact> =
         all.iter().take(usize::try_from(seeds).expect("it is small")).map(seed).collect();
     all.iter_mut().for_each(|node| node.seeds.clone_from(&known));
+    if all.iter().all(|node| node.callers.is_empty()) {
+        all[0].callers.push(caller(&mut chance, &catalog));
+    }
     if let Some(lie) = lie {
         let other = all[1].contact.id;
         let liar = all.last_mut().expect("there are nodes");
@@ -57,10 +60,11 @@ pub fn grid(mut chance: Chance, trace: Trace, lie: Option<Lie>) -> World {
             liar.callers.push(caller(&mut chance, &catalog));
         }
     }
+    let liar = all.iter().find(|node| node.liar.is_some()).map(|node| node.contact.id);
     let far = (0..nodes).map(|_| distance(&mut chance)).collect();
     let twin = (lie == Some(Lie::Double)).then(|| all[1].contact.id);
     let mut world = World::new(all, far, catalog, chance, trace);
-    world.twin = twin;
+    (world.twin, world.liar) = (twin, liar);
     world.times =
         Arc::new(Times { breaker_max: BREAKER_MAX, channel_idle: CHANNEL_IDLE, ..Times::default() });
     world

@@ -92,6 +92,8 @@ pub struct World {
     pub messages_per_s_max: u32,
     /// Two nodes have this identity.
     pub twin: Option<NodeId>,
+    /// Who has this identity may lie.
+    pub liar: Option<NodeId>,
     agenda: Agenda<Event>,
     acts: Vec<Act>,
     restless: u32,
@@ -114,6 +116,7 @@ impl World {
             checks: true,
             messages_per_s_max: MESSAGES_PER_S_MAX,
             twin: None,
+            liar: None,
             agenda: Agenda::default(),
             acts: Vec::new(),
             restless: 0,
@@ -368,9 +371,9 @@ impl World {
     /// A node does something, and what it wants done is done.
     pub fn act(&mut self, node: u32, does: impl FnOnce(&mut Node, &mut Env<'_>)) {
         let mut acts = std::mem::take(&mut self.acts);
-        let Self { nodes, books, catalog, chance, trace, at, checks, twin, .. } = self;
+        let Self { nodes, books, catalog, chance, trace, at, checks, liar, .. } = self;
         let mut env =
-            Env { books, acts: &mut acts, catalog, chance, trace, at: *at, checks: *checks, twin: *twin };
+            Env { books, acts: &mut acts, catalog, chance, trace, at: *at, checks: *checks, liar: *liar };
         does(&mut nodes[node as usize], &mut env);
         for act in acts.drain(..) {
             self.carry_out(node, act);

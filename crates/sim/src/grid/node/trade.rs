@@ -113,8 +113,8 @@ impl Node {
         }
         let Some(at) = self.open.iter().position(|open| open.token == job.token) else { return };
         let open = self.open.swap_remove(at);
-        // Who has the identity of another one can answer for it.
-        if open.call != job.call && ![seller, self.contact.id].map(Some).contains(&env.twin) {
+        // A liar answers what it likes, and so does who has the identity of another one.
+        if open.call != job.call && ![seller, self.contact.id].map(Some).contains(&env.liar) {
             env.books.wrong(format!("{} is answered as {}", sight(&open), sight(job)));
         }
         self.settled(&open, worked, env);
