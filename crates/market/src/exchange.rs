@@ -9,8 +9,8 @@
 //!   first is served first, and a buyer that has got a part stands behind the others; but what one buyer gets is cut into up to [`SPREAD`] portions from different failure domains.
 //! - A seller whose slots are in use offers a place in line. A buyer for which nothing is free gets one, for each revision
 //!   of its order; it goes on to be matched with what comes free.
-//! - A buyer that repeats its order, since nothing came of it, gets what it was matched with lately only if there is
-//!   nothing else, unless the seller has said something new.
+//! - A buyer that repeats its order, since nothing came of it, is matched with whom it was matched with lately only if
+//!   there is nobody else.
 //! - What was promised of an order is not promised again until its revision grows. What was promised of a sell order may be
 //!   promised again after `promise_kept`, since the buyer may have no use for it by then. A buy order is matched anew only
 //!   when its revision grows: its broker sees to that, and knows best whether it still wants anything.
@@ -135,6 +135,8 @@ struct Record {
     void: bool,
     /// Where the last slots for this buyer came from, the newest first.
     recent: [u64; SPREAD - 1],
+    /// Its revision has grown, and nothing else.
+    is_repeated: bool,
     /// The last offers that this buyer was matched with.
     tried: [Tried; TRIED],
 }
@@ -148,9 +150,11 @@ struct Tried {
 }
 
 impl Record {
-    /// Under an earlier revision of this order, which has been repeated since: an offer that is still the same was of no use.
+    /// Under an earlier revision of this order: an offer that is still the same was of no use, and neither was that seller if
+    /// the order is.
     fn has_tried(&self, offer: &Record) -> bool {
-        let is_it = |tried: &Tried| tried.name == offer.name && tried.offered == offer.revision;
+        let is_same = |tried: &Tried| tried.offered == offer.revision || self.is_repeated;
+        let is_it = |tried: &Tried| tried.name == offer.name && is_same(tried);
         self.tried.iter().any(|tried| is_it(tried) && tried.wanted < self.revision)
     }
 }
@@ -204,6 +208,7 @@ impl Exchange {
         if order.revision == record.revision && !record.void {
             return;
         }
+        record.is_repeated = record.quantity == order.quantity && !record.void;
         record.revision = order.revision;
         record.void = false;
         record.quantity = order.quantity.min(QUANTITY_MAX);
@@ -327,6 +332,7 @@ impl Exchange {
             has_timer: false,
             void: true,
             recent: [0; SPREAD - 1],
+            is_repeated: false,
             tried: [Tried::default(); TRIED],
         };
         let place = self.vacant.pop().unwrap_or_else(|| {

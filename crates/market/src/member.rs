@@ -35,7 +35,7 @@ use crate::times::{CONTACTS_MAX, TEXT_BYTES_MAX, Times};
 const HOMES: usize = 2;
 
 /// A seed that was reached is asked again after so many of the longest pauses between two attempts.
-const SEED_PAUSES: u32 = 12;
+const SEED_PAUSES: u32 = 4;
 
 /// What a member wants done.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,20 +8,20 @@ use bourse_sim::grid::{mutants, seeds};
 
 /// The seed that has found each. Where it finds nothing any more, others are tried.
 const FOUND: &[(Mutant, u64)] = &[
-    (Mutant::ClaimMints, 4),
+    (Mutant::ClaimMints, 9),
     (Mutant::RevokedCountsEarly, 1),
     (Mutant::EndedAdmits, 9),
-    (Mutant::RepeatedAdmitted, 4),
+    (Mutant::RepeatedAdmitted, 10),
     (Mutant::VoidAdmitted, 18),
     (Mutant::SlotFreeAtTimeout, 2),
     (Mutant::SlotBackTwice, 1),
-    (Mutant::LostCallAwaited, 10),
+    (Mutant::LostCallAwaited, 12),
     (Mutant::LostAnswerIgnored, 3),
-    (Mutant::ShrinkIgnored, 6),
+    (Mutant::ShrinkIgnored, 2),
     (Mutant::BreakerNeverCloses, 2),
-    (Mutant::AllStepDown, 7),
+    (Mutant::AllStepDown, 2),
     (Mutant::AloneForEver, 1),
-    (Mutant::PromiseNeverExpires, 9),
+    (Mutant::PromiseNeverExpires, 38),
     (Mutant::NoRestatement, 1),
 ];
 
@@ -43,6 +43,7 @@ const ONLY_BY_ROLES: &[Mutant] = &[
     Mutant::WrongRequirementMatched,
     Mutant::SoldToItself,
     Mutant::NotSpread,
+    Mutant::LineFills,
     Mutant::LastComeFirstServed,
     Mutant::DoublesCount,
     Mutant::UnfilledNotRepeated,

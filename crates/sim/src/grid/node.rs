@@ -25,7 +25,7 @@ use crate::chance::Chance;
 use crate::trace::Trace;
 
 /// An answer is kept for so many calls, should one be lost on its way.
-const ANSWERS_MAX: usize = 256;
+const ANSWERS_MAX: usize = 4_096;
 /// A seller that has had a call for twice as long as it takes, and this, has failed.
 const SELLER_FAILS: Duration = Duration::from_millis(500);
 /// Longest that a call takes to stop when nobody waits for it any more.
