@@ -232,8 +232,13 @@ fn peer_frames() {
     let other = || Some(contact(PEER_KEY));
     let lot = || Some(peer::Lot { module: "m".into(), version: "0.0.0".into() });
     let token = |seq| Some(peer::Token { lot: lot(), epoch: 1, seq });
-    let order =
-        |terms, revision| peer::Order { module: "m".into(), terms: Some(terms), revision, quantity: 3 };
+    let order = |terms, revision| peer::Order {
+        module: "m".into(),
+        terms: Some(terms),
+        revision,
+        quantity: 3,
+        in_line: true,
+    };
     let invoke = |id: u8| v1::Invoke {
         call: vec![id; 16].into(),
         attempt: 1,
@@ -281,6 +286,7 @@ fn peer_frames() {
                 seller: other(),
                 offered: 1,
                 quantity: 2,
+                in_line: true,
             }],
         }),
         claim(1, 0, 1, vec![]),
