@@ -521,7 +521,8 @@ impl Exchange {
             let will_do = |place: Place| {
                 let offer = self.peek(place);
                 let is_own = offer.node == buyer.node && !mutant::is(Mutant::SoldToItself);
-                !is_own && !(untried && buyer.has_tried(offer))
+                let is_stale = untried && buyer.has_tried(offer);
+                !is_own && !is_stale
             };
             heads.extend(shelf.heads(will_do).take(SPREAD));
             // The domain that this buyer got something from the longest ago, and the first in line among those.
