@@ -24,17 +24,18 @@
 
 mod shelf;
 mod sound;
+mod view;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use bourse_wire::id::Incarnation;
 use bourse_wire::time::Mono;
 use foldhash::{HashMap, HashMapExt};
 use semver::{Version, VersionReq};
 
 use self::shelf::Stock;
+pub use self::view::View;
 use crate::message::{Match, Order, Terms};
 use crate::mutant::{self, Mutant};
 use crate::name::{Contact, Lot, NodeId};
@@ -56,21 +57,6 @@ pub struct Deal {
     pub buyer: NodeId,
     /// With what.
     pub found: Match,
-}
-
-/// An order as the book has it, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View<'a> {
-    /// What is offered or wanted.
-    pub terms: &'a Terms,
-    /// The last one heard of.
-    pub revision: u64,
-    /// How many slots the order is about.
-    pub quantity: u32,
-    /// How many of them are not promised.
-    pub open: u32,
-    /// Of a sell order: they are places in line. Of a buy order: it has got one.
-    pub in_line: bool,
 }
 
 /// One module's order book.
@@ -268,17 +254,6 @@ impl Exchange {
     /// Nobody has an order here, and nobody had one lately.
     pub fn is_empty(&self) -> bool {
         self.parties.is_empty() && self.deals.is_empty()
-    }
-
-    /// The orders that are not withdrawn, by node.
-    pub fn orders(&self) -> impl Iterator<Item = (NodeId, View<'_>)> {
-        let mut records: Vec<_> = self.records.iter().flatten().filter(|r| r.quantity > 0).collect();
-        records.sort_unstable_by_key(|r| (r.node, r.name));
-        records.into_iter().map(|r| {
-            let Record { revision, quantity, in_line, .. } = *r;
-            let view = View { terms: &r.terms, revision, quantity, open: r.left, in_line };
-            (r.node, view)
-        })
     }
 
     /// Whether this life of the node counts; notes its contact if so.
@@ -600,12 +575,5 @@ impl Exchange {
 
     fn peek(&self, place: Place) -> &Record {
         self.records[place as usize].as_ref().expect("nothing points at a vacant place")
-    }
-}
-
-impl Exchange {
-    /// This life of a node whose orders are here.
-    pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.parties.get(&node).map(|party| party.contact.incarnation)
     }
 }
