@@ -261,14 +261,20 @@ fn peer_frames() {
     let cancel = v1::to_worker::Message::Cancel(v1::Cancel::default());
     let messages = vec![
         Frame::Hello(peer::Hello { version_min: 1, version_max: 1, contact: other(), ..Default::default() }),
-        Frame::Join(peer::Join { contact: other(), may_serve: true, first: true, view: 9 }),
+        Frame::Join(peer::Join { contact: other(), may_serve: true, first: true, view: 9, roster: 4 }),
         Frame::Grid(peer::Grid {
             authorities: vec![contact(PEER_KEY)],
             others: vec![contact([4; 32])],
             nodes: 9,
         }),
         Frame::Appoint(peer::Appoint {}),
-        Frame::Mesh(peer::Mesh { contact: other(), view: 3, nodes: 2, authorities: vec![contact([5; 32])] }),
+        Frame::Mesh(peer::Mesh {
+            contact: other(),
+            view: 3,
+            nodes: 2,
+            authorities: vec![contact([5; 32])],
+            roster: 4,
+        }),
         Frame::Resign(peer::Resign { incarnation: 7 }),
         Frame::Orders(peer::Orders {
             contact: other(),

@@ -459,7 +459,7 @@ impl Authority {
         let knows_all = peer.view == self.view || !is_linked;
         let authorities = if knows_all { Vec::new() } else { self.authorities.clone() };
         let nodes = self.counted;
-        let mesh = Mesh { contact: self.me.clone(), view: self.view, nodes, authorities };
+        let mesh = Mesh { contact: self.me.clone(), view: self.view, nodes, authorities, roster: 0 };
         self.send(to, Message::Mesh(mesh));
     }
 

@@ -10,6 +10,7 @@ use semver::{Version, VersionReq};
 use crate::market::Token;
 use crate::message::{Claim, Grant, Grid, Join, Match, Mesh, Message, Order, Orders, Terms};
 use crate::name::{Contact, Lot, NodeId};
+use crate::roster::{ENTRIES_PER_MESSAGE, Entry, Standing, Told};
 use crate::times::{CONTACTS_MAX, ORDERS_MAX, QUANTITY_MAX, TEXT_BYTES_MAX};
 
 /// Most tokens that are named in one message.
@@ -63,6 +64,7 @@ pub fn encode(message: &Message) -> Frame {
             may_serve: join.may_serve,
             first: join.first,
             view: join.view,
+            roster: join.roster,
         }),
         Message::Grid(grid) => Frame::Grid(wire::Grid {
             authorities: grid.authorities.iter().map(contact_to_wire).collect(),
@@ -75,6 +77,7 @@ pub fn encode(message: &Message) -> Frame {
             view: mesh.view,
             nodes: mesh.nodes,
             authorities: mesh.authorities.iter().map(contact_to_wire).collect(),
+            roster: mesh.roster,
         }),
         Message::Resign(incarnation) => Frame::Resign(wire::Resign { incarnation: incarnation.0 }),
         Message::Orders(orders) => Frame::Orders(wire::Orders {
@@ -104,6 +107,11 @@ pub fn encode(message: &Message) -> Frame {
             void: grant.void.clone(),
             closed: grant.closed,
         }),
+        Message::Roster(told) => Frame::Roster(wire::Roster {
+            digest: told.digest,
+            asks: told.asks,
+            entries: told.entries.iter().map(entry_to_wire).collect(),
+        }),
     }
 }
 
@@ -116,6 +124,7 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
             may_serve: join.may_serve,
             first: join.first,
             view: join.view,
+            roster: join.roster,
         }),
         Frame::Grid(grid) => Message::Grid(Grid {
             authorities: contacts(grid.authorities)?,
@@ -128,6 +137,7 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
             view: mesh.view,
             nodes: mesh.nodes,
             authorities: contacts(mesh.authorities)?,
+            roster: mesh.roster,
         }),
         Frame::Resign(resign) => Message::Resign(Incarnation(resign.incarnation)),
         Frame::Orders(orders) => {
@@ -167,8 +177,15 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
                 closed: grant.closed,
             })
         }
+        Frame::Roster(roster) => Message::Roster(Told {
+            digest: roster.digest,
+            asks: roster.asks,
+            entries: entries(roster.entries)?,
+        }),
         other @ (Frame::Hello(_)
         | Frame::Refused(_)
+        | Frame::Enroll(_)
+        | Frame::Enrolled(_)
         | Frame::Run(_)
         | Frame::ToRunner(_)
         | Frame::FromRunner(_)) => return Ok(Err(other)),
@@ -183,11 +200,11 @@ pub fn encoded_len(message: &Message) -> usize {
 /// A node, as it says who it is.
 pub fn contact(contact: Option<wire::Contact>) -> Result<Contact, Error> {
     let contact = contact.ok_or(Error::Missing("the contact"))?;
-    let id: [u8; 32] = contact.id.as_ref().try_into().map_err(|_| Error::Id(contact.id.len()))?;
+    let id = key(&contact.id)?;
     short("an address", &contact.address, TEXT_BYTES_MAX)?;
     short("a domain", &contact.domain, TEXT_BYTES_MAX)?;
     Ok(Contact {
-        id: NodeId(id),
+        id,
         incarnation: Incarnation(contact.incarnation),
         address: contact.address,
         domain: contact.domain,
@@ -213,6 +230,44 @@ pub fn token(seller: NodeId, token: Option<wire::Token>) -> Result<Token, Error>
 /// The same for the wire.
 pub fn token_to_wire(token: &Token) -> wire::Token {
     wire::Token { lot: Some(lot_to_wire(&token.lot)), epoch: token.epoch, seq: token.seq }
+}
+
+/// Entries of the list of keys, at most as many as fit into one message.
+pub fn entries(all: Vec<wire::Entry>) -> Result<Vec<Entry>, Error> {
+    few("entries", all.len(), ENTRIES_PER_MESSAGE)?;
+    all.into_iter().map(entry).collect()
+}
+
+fn entry(entry: wire::Entry) -> Result<Entry, Error> {
+    short("a name", &entry.name, crate::roster::NAME_BYTES_MAX)?;
+    let standing = match entry.standing() {
+        wire::Standing::Member => Standing::Member,
+        wire::Standing::Ticket => Standing::Ticket(entry.until_ms),
+        // What a later version means by another one is not known: it lets nobody in.
+        wire::Standing::Revoked | wire::Standing::Unspecified => Standing::Revoked,
+    };
+    Ok(Entry { key: key(&entry.key)?, revision: entry.revision, standing, name: entry.name })
+}
+
+/// The same for the wire.
+pub fn entry_to_wire(entry: &Entry) -> wire::Entry {
+    let (standing, until_ms) = match entry.standing {
+        Standing::Member => (wire::Standing::Member, 0),
+        Standing::Ticket(until) => (wire::Standing::Ticket, until),
+        Standing::Revoked => (wire::Standing::Revoked, 0),
+    };
+    wire::Entry {
+        key: entry.key.0.to_vec().into(),
+        revision: entry.revision,
+        standing: standing.into(),
+        until_ms,
+        name: entry.name.clone(),
+    }
+}
+
+/// A key of 32 bytes.
+pub fn key(bytes: &[u8]) -> Result<NodeId, Error> {
+    bytes.try_into().map(NodeId).map_err(|_| Error::Id(bytes.len()))
 }
 
 fn contacts(all: Vec<wire::Contact>) -> Result<Vec<Contact>, Error> {

@@ -18,6 +18,7 @@
 //! | [`listener`] | who has this node's slots: the last arbiter of capacity | every node |
 //! | [`channel`] | both ends of the trade between a buyer and a seller: numbered tokens | every node |
 //! | [`balancer`] | which seller a call goes to | every node |
+//! | [`roster`] | who belongs to the grid: the list of keys, the same on all nodes | every node |
 //! | [`placing`] | which authorities hold a module's exchanges: a rule that all agree on without asking | everywhere |
 //!
 //! All of it is soft state: lost in a crash, and rebuilt from what the others say again.
@@ -38,6 +39,7 @@ pub mod message;
 pub mod mutant;
 pub mod name;
 pub mod placing;
+pub mod roster;
 pub mod times;
 
 pub use links::LinkId;

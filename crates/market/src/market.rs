@@ -33,8 +33,9 @@ use crate::authority::{self, Authority};
 use crate::broker::{self, Broker};
 use crate::links::{self, LinkId, Links};
 use crate::member::{self, Member};
-use crate::message::{Envelope, Message};
+use crate::message::{Envelope, Join, Mesh, Message};
 use crate::name::{Contact, Horizon, Lot, NodeId};
+use crate::roster::{Refused, Roster};
 
 /// Between two changes of what this node says that it sells, unless it had nothing before.
 const SELL_AGAIN: Duration = Duration::from_millis(250);
@@ -60,6 +61,7 @@ pub struct Market {
     hosting: hosting::Desk,
     selling: selling::Desk,
     buying: buying::Desk,
+    roster: Roster,
     /// What was said to be free last, and when.
     sold: BTreeMap<Lot, Offer>,
     sold_at: Mono,
@@ -77,7 +79,7 @@ pub struct Market {
 impl Market {
     /// A node that knows nobody but its seeds.
     pub fn new(settings: Settings, now: Mono) -> Self {
-        let Settings { times, me, seeds, may_serve, slots, seed } = settings.clone();
+        let Settings { times, me, seeds, may_serve, slots, roster, seed } = settings.clone();
         // Two that nobody can connect with would never meet.
         let may_serve = may_serve && !me.address.is_empty();
         let mut links = Links::new(times.clone(), me.id);
@@ -90,6 +92,7 @@ impl Market {
             hosting: hosting::Desk::new(times.clone()),
             selling: selling::Desk::new(times.clone(), slots),
             buying: buying::Desk::new(times, me, seed.rotate_left(17)),
+            roster: Roster::new(roster),
             sold: BTreeMap::new(),
             sold_at: now,
             sold_for: None,
@@ -283,6 +286,45 @@ impl Market {
         self.links.link_of(node)
     }
 
+    // ------------------------------------------------------------ who belongs to the grid
+
+    /// The list of keys.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// Changes the list of keys.
+    pub fn enter<T>(
+        &mut self,
+        now: Mono,
+        change: impl FnOnce(&mut Roster) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let result = change(&mut self.roster);
+        self.settle(now);
+        result
+    }
+
+    fn settle_roster(&mut self, now: Mono) {
+        while let Some(told) = self.roster.news() {
+            let nodes: Vec<NodeId> = self.links.nodes().map(|(contact, _)| contact.id).collect();
+            for node in nodes {
+                self.send(now, node, Message::Roster(told.clone()));
+            }
+        }
+        let changed = self.roster.changed();
+        if !changed.is_empty() {
+            self.outputs.push_back(Output::Roster(changed));
+        }
+    }
+
+    fn on_digest(&mut self, now: Mono, from: NodeId, digest: u64) {
+        if from != self.settings.me.id {
+            for told in self.roster.on_digest(digest) {
+                self.send(now, from, Message::Roster(told));
+            }
+        }
+    }
+
     // ------------------------------------------------------------ messages
 
     /// Without a link, it is a message of this node to itself.
@@ -298,6 +340,14 @@ impl Market {
                 self.member.on_message(now, from, &message);
                 if let Some(authority) = &mut self.authority {
                     authority.on_message(now, from, &message);
+                }
+                if let Message::Join(Join { roster, .. }) | Message::Mesh(Mesh { roster, .. }) = message {
+                    self.on_digest(now, from, roster);
+                }
+            }
+            Message::Roster(told) => {
+                for told in self.roster.on_told(told) {
+                    self.send(now, from, Message::Roster(told));
                 }
             }
             Message::Orders(orders) if self.authority.is_some() => {
@@ -340,6 +390,7 @@ impl Market {
         loop {
             let mut quiet = self.settle_links(now);
             quiet &= self.settle_members(now);
+            self.settle_roster(now);
             self.buying.pump(now);
             self.selling.pump(now);
             for lost in self.buying.lost() {
@@ -405,6 +456,7 @@ impl Market {
                     let authorities = self.member.authorities().to_vec();
                     authorities.iter().for_each(|contact| self.links.learn(contact));
                     self.broker.set_authorities(now, &authorities);
+                    self.outputs.push_back(Output::Authorities);
                 }
             }
         }
@@ -496,7 +548,12 @@ impl Market {
         quiet
     }
 
-    fn post(&mut self, now: Mono, envelope: Envelope) {
+    fn post(&mut self, now: Mono, mut envelope: Envelope) {
+        // The roles that say these know nothing of the list of keys.
+        if let Message::Join(Join { roster, .. }) | Message::Mesh(Mesh { roster, .. }) = &mut envelope.message
+        {
+            *roster = self.roster.digest();
+        }
         self.send(now, envelope.to, envelope.message);
     }
 
@@ -513,5 +570,6 @@ impl Market {
         self.links.check_invariants();
         self.selling.check_invariants();
         self.buying.check_invariants();
+        self.roster.check_invariants();
     }
 }

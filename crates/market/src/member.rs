@@ -492,7 +492,7 @@ impl Member {
     }
 
     fn join(&mut self, to: NodeId, view: u64, first: bool) {
-        let join = Join { contact: self.me.clone(), may_serve: self.may_serve, first, view };
+        let join = Join { contact: self.me.clone(), may_serve: self.may_serve, first, view, roster: 0 };
         self.send(to, Message::Join(join));
     }
 

@@ -5,6 +5,7 @@ use bourse_wire::id::Incarnation;
 use semver::VersionReq;
 
 use crate::name::{Contact, Lot, NodeId};
+use crate::roster::Told;
 
 /// One message from one node to another.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub enum Message {
     Claim(Claim),
     /// seller -> buyer: how the channel stands.
     Grant(Grant),
+    /// any node <-> any other: entries of the list of keys.
+    Roster(Told),
 }
 
 /// A node tells an authority that it is there.
@@ -42,6 +45,8 @@ pub struct Join {
     pub first: bool,
     /// [`view`](crate::placing::view) of the authorities that it knows. If it differs, it wants a [`Grid`].
     pub view: u64,
+    /// [`digest`](crate::roster::Roster::digest) of its list of keys.
+    pub roster: u64,
 }
 
 /// An authority tells a node about the grid.
@@ -66,6 +71,8 @@ pub struct Mesh {
     pub nodes: u32,
     /// The authorities that it is connected with, where the receiver's last view was another one. Else empty.
     pub authorities: Vec<Contact>,
+    /// [`digest`](crate::roster::Roster::digest) of its list of keys.
+    pub roster: u64,
 }
 
 /// Orders of one node, for exchanges of one host.

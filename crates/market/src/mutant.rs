@@ -78,6 +78,10 @@ pub enum Mutant {
     UnfilledNotRepeated,
     /// An exchange host that is one no longer is not told so.
     OldHostKeepsOrders,
+    /// An entry of the list of keys takes the place of a newer one.
+    OldEntryTaken,
+    /// Lists of keys that differ are left so.
+    DigestIgnored,
 }
 
 /// Those of channels and the listener.
@@ -127,9 +131,12 @@ pub const DISCOVERY: &[Mutant] = &[
     Mutant::OldHostKeepsOrders,
 ];
 
+/// Those of the list of keys.
+pub const ROSTER: &[Mutant] = &[Mutant::OldEntryTaken, Mutant::DigestIgnored];
+
 /// All of them.
 pub fn all() -> impl Iterator<Item = Mutant> {
-    [TRADE, BALANCE, DISCOVERY].into_iter().flatten().copied()
+    [TRADE, BALANCE, DISCOVERY, ROSTER].into_iter().flatten().copied()
 }
 
 #[cfg(feature = "mutants")]

@@ -29,10 +29,16 @@ fn messages() -> Vec<Message> {
         |terms, quantity| Order { module: "shop".into(), terms, revision: 7, quantity, in_line: false };
     vec![
         Message::Beat,
-        Message::Join(Join { contact: contact(1), may_serve: true, first: true, view: u64::MAX }),
+        Message::Join(Join { contact: contact(1), may_serve: true, first: true, view: u64::MAX, roster: 7 }),
         Message::Grid(Grid { authorities: vec![contact(1), contact(2)], others: vec![contact(3)], nodes: 9 }),
         Message::Appoint,
-        Message::Mesh(Mesh { contact: contact(1), view: 1, nodes: 2, authorities: vec![contact(4)] }),
+        Message::Mesh(Mesh {
+            contact: contact(1),
+            view: 1,
+            nodes: 2,
+            authorities: vec![contact(4)],
+            roster: 8,
+        }),
         Message::Resign(Incarnation(5)),
         Message::Orders(Orders {
             contact: contact(1),

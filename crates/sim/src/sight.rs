@@ -108,7 +108,11 @@ pub(crate) fn output(output: &Output) -> String {
             format!("node -> outside  {} for {call} #{}", function.name(), attempt.0)
         }
         Output::Desist { call, .. } => format!("node -> outside  desist, {call}"),
-        Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. } => {
+        Output::Dial { .. }
+        | Output::PeerSend { .. }
+        | Output::PeerClose { .. }
+        | Output::Roster(_)
+        | Output::Authorities => {
             unreachable!("this node is alone")
         }
         Output::Ready => "node is ready".to_owned(),

@@ -23,6 +23,7 @@ const FOUND: &[(Mutant, u64)] = &[
     (Mutant::AloneForEver, 1),
     (Mutant::PromiseNeverExpires, 38),
     (Mutant::NoRestatement, 1),
+    (Mutant::DigestIgnored, 1),
 ];
 
 /// What these do wrong costs a grid so little that it comes right all the same, or does so seldom. The tests of
@@ -48,6 +49,7 @@ const ONLY_BY_ROLES: &[Mutant] = &[
     Mutant::DoublesCount,
     Mutant::UnfilledNotRepeated,
     Mutant::OldHostKeepsOrders,
+    Mutant::OldEntryTaken,
 ];
 
 /// Seeds that are tried if the recorded one finds nothing; `BOURSE_MUTANT_SEEDS` sets another number, and then those of

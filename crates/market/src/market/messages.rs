@@ -6,6 +6,7 @@ use super::Lost;
 use crate::links::LinkId;
 use crate::message::Message;
 use crate::name::{Contact, Lot, NodeId};
+use crate::roster::Entry;
 use crate::times::Times;
 
 /// What a market is made with.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub may_serve: bool,
     /// How many calls may run here at once.
     pub slots: u32,
+    /// The list of keys, as it was kept.
+    pub roster: Vec<Entry>,
     /// Where chance comes from.
     pub seed: u64,
 }
@@ -57,6 +60,10 @@ pub enum Input {
 /// Messages from the market.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// These entries of the list of keys are new: they are to be kept, and obeyed.
+    Roster(Vec<Entry>),
+    /// The authorities are others now: a node that starts again begins with them.
+    Authorities,
     /// Send this.
     Send {
         /// Where.

@@ -147,6 +147,7 @@ fn no_rumour_raises_the_dead() {
         view: 7,
         nodes: 1,
         authorities: vec![contact(3), contact(99)],
+        roster: 0,
     };
     let now = w.now;
     let node = w.nodes.get_mut(&id(2)).unwrap();

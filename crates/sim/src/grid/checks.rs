@@ -42,7 +42,7 @@ fn serving(world: &World) -> Vec<Contact> {
     honest(world).filter(|node| node.serves()).map(|node| node.contact.clone()).collect()
 }
 
-/// Whether all agree on who the authorities are; else what is not so yet.
+/// Whether all agree on who the authorities are, and who belongs to the grid; else what is not so yet.
 pub fn agreement(world: &World) -> Result<(), String> {
     let serving = serving(world);
     let ids: BTreeSet<(NodeId, u64)> = serving.iter().map(|c| (c.id, c.incarnation.0)).collect();
@@ -52,6 +52,11 @@ pub fn agreement(world: &World) -> Result<(), String> {
         if seen != ids {
             return Err(format!("{} sees the authorities {seen:?}, and {ids:?} serve", node.number));
         }
+    }
+    let rosters = honest(world).map(|node| node.market.as_ref().expect("it is up").roster().digest());
+    let different = rosters.collect::<BTreeSet<u64>>().len();
+    if different > 1 {
+        return Err(format!("there are {different} different lists of keys"));
     }
     let ((least, most), are) = (target(world), serving.len());
     if are < least || are > most {

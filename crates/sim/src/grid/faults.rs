@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bourse_market::NodeId;
+use bourse_market::roster::Roster;
+
 use super::lies::LIES;
 use super::lies::Lie;
 use super::net::{GROUPS, Mood};
@@ -105,6 +108,22 @@ pub fn happening(world: &mut World) {
             let is_flaky = !world.node(node).is_flaky;
             world.say(52, || format!("{node} fails: {is_flaky}"));
             world.node_mut(node).is_flaky = is_flaky;
+        }
+        4 => {
+            let key = NodeId([u8::try_from(world.chance.below(12)).expect("it is small"); 32]);
+            let what = world.chance.below(3);
+            world.say(53, || format!("{node} changes the key {key:?} on the list: {what}"));
+            world.act(node, |node, env| {
+                let change = |roster: &mut Roster| {
+                    // A key that was never there can't be revoked.
+                    let _ = match what {
+                        0 => roster.admit(key, "somebody"),
+                        1 => roster.revoke(key),
+                        _ => roster.invite(key, 9, ""),
+                    };
+                };
+                node.enter(change, env);
+            });
         }
         _ => {
             let takes = Duration::from_millis(world.chance.between((1, 600)));

@@ -139,6 +139,7 @@ fn exaggerate(message: &mut Message, chance: &mut Chance) {
                 }
             }
         }
+        Message::Roster(told) => told.digest = absurd(chance),
         Message::Matches(all) => all.iter_mut().for_each(|found| found.quantity = absurd_small(chance)),
         Message::Claim(claim) => match chance.below(6) {
             4 => claim.revision = absurd(chance),
@@ -177,6 +178,7 @@ fn noise(chance: &mut Chance, catalog: &Catalog) -> Message {
             may_serve: chance.hits(500),
             first: chance.hits(500),
             view: absurd(chance),
+            roster: absurd(chance),
         }),
         4 | 5 => Message::Orders(Orders {
             contact: stranger(chance),
@@ -227,6 +229,7 @@ fn noise(chance: &mut Chance, catalog: &Catalog) -> Message {
             view: absurd(chance),
             nodes: absurd_small(chance),
             authorities: Vec::new(),
+            roster: absurd(chance),
         }),
     }
 }

@@ -10,9 +10,10 @@
 
 mod trade;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bourse_market::roster::{Entry, Roster};
 use bourse_market::{Contact, Lot, Message, NodeId};
 use bourse_wire::time::Mono;
 
@@ -205,6 +206,8 @@ pub struct Node {
     pub life: u32,
     /// Whom it asks first.
     pub seeds: Vec<Contact>,
+    /// The list of keys, as it is on its disk.
+    pub kept: BTreeMap<NodeId, Entry>,
     /// It may become an authority.
     pub may_serve: bool,
     /// It can't be connected to, though it has an address.
@@ -259,6 +262,7 @@ impl Node {
             contact,
             life: 0,
             seeds: Vec::new(),
+            kept: BTreeMap::new(),
             may_serve: true,
             is_walled: false,
             paused_until: Mono(0),
@@ -398,6 +402,18 @@ impl Node {
         let now = self.local(env.at);
         let Some(market) = self.market.as_mut().filter(|_| !self.is_leaving) else { return };
         market.offer(now, lot, most);
+        self.settle(env);
+    }
+
+    /// Changes the list of keys.
+    pub fn enter(&mut self, change: impl FnOnce(&mut Roster), env: &mut Env<'_>) {
+        let now = self.local(env.at);
+        let Some(market) = &mut self.market else { return };
+        let change = |roster: &mut Roster| {
+            change(roster);
+            Ok(())
+        };
+        market.enter(now, change).expect("it is always done");
         self.settle(env);
     }
 

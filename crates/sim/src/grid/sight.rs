@@ -4,7 +4,7 @@ use bourse_market::Message;
 use bourse_market::message::{Order, Terms};
 
 /// The kinds of message that are counted apart.
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 12] = [
     "beat",
     "join",
     "grid",
@@ -16,6 +16,7 @@ pub const KINDS: [&str; 11] = [
     "matches",
     "claim",
     "grant",
+    "roster",
 ];
 
 /// Which of the [`KINDS`] a message is.
@@ -31,6 +32,7 @@ pub(super) fn kind(message: &Message) -> usize {
         Message::Matches(_) => 8,
         Message::Claim(_) => 9,
         Message::Grant(_) => 10,
+        Message::Roster(_) => 11,
     }
 }
 
@@ -78,6 +80,7 @@ pub(super) fn message(message: &Message) -> String {
                 c.lot, c.epoch, c.want, c.next, c.open
             )
         }
+        Message::Roster(told) => format!("roster of {} entries, asks: {}", told.entries.len(), told.asks),
         Message::Grant(g) => {
             let closed = if g.closed { ", closed" } else { "" };
             let (granted, revoked) = (g.granted, g.revoked);

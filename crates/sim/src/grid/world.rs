@@ -493,7 +493,8 @@ impl World {
         node.contact.incarnation = Incarnation(u64::from(node.life) * 1000 + seed % 1000 + 1);
         let (me, seeds, may_serve, slots) =
             (node.contact.clone(), node.seeds.clone(), node.may_serve, node.slots);
-        let settings = Settings { times, me, seeds, may_serve, slots, seed };
+        let roster = self.node(number).kept.values().cloned().collect();
+        let settings = Settings { times, me, seeds, may_serve, slots, roster, seed };
         self.say(15, || format!("{number} starts"));
         self.act(number, |node, env| node.start(settings, env));
     }

@@ -236,6 +236,10 @@ impl Node {
             match output {
                 Output::Send { link, message } => env.acts.push(Act::Send(link, Frame::Market(message))),
                 Output::Dial { contact } => env.acts.push(Act::Dial(contact)),
+                Output::Roster(entries) => {
+                    self.kept.extend(entries.into_iter().map(|entry| (entry.key, entry)))
+                }
+                Output::Authorities => {}
                 Output::HangUp { link } => {
                     self.peers.retain(|peer| peer.link != link);
                     env.acts.push(Act::HangUp(link));
