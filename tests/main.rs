@@ -14,7 +14,9 @@ mod grid_load;
 mod hosts;
 mod http;
 mod input;
+
 mod instances;
+mod membership;
 mod reload;
 mod smtp;
 mod sorting;

@@ -69,6 +69,16 @@ enum Command {
     New(client::new::New),
     /// Make this node's keys, for a grid of several nodes
     Init(client::init::Init),
+    /// Make a ticket, with which another node joins the grid
+    Ticket(client::members::Ticket),
+    /// Join a grid with a ticket
+    Join(client::members::Join),
+    /// Show who belongs to the grid
+    Members(client::members::Members),
+    /// Put a node's key on the grid's list
+    Admit(client::members::Admit),
+    /// Take a key off the grid's list
+    Revoke(client::members::Revoke),
     /// Show settings, and where they come from
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -309,6 +319,11 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Logs(logs) => client::logs::run(logs),
         Command::New(new) => client::new::run(new),
         Command::Init(init) => client::init::run(init),
+        Command::Ticket(ticket) => client::members::ticket(ticket),
+        Command::Join(join) => client::members::join(join),
+        Command::Members(members) => client::members::members(members),
+        Command::Admit(admit) => client::members::admit(admit),
+        Command::Revoke(revoke) => client::members::revoke(revoke),
         Command::Config(ConfigCommand::Show(show)) => client::settings::show(show),
         Command::Config(ConfigCommand::Schema { .. }) => Ok(client::settings::print_schema()?),
         Command::Store(StoreCommand::Backup(backup)) => client::backup::run(backup),

@@ -107,6 +107,9 @@ impl Exchange<'_> {
         if let Some(outcome) = self.triggers().await {
             return (outcome, Reached::Other(Class::Api));
         }
+        if let Some(outcome) = self.members().await {
+            return (outcome, Reached::Other(Class::Api));
+        }
         self.route().await
     }
 

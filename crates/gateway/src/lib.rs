@@ -48,6 +48,7 @@ mod exchange;
 mod gateway;
 pub mod guard;
 mod json;
+mod members;
 pub mod metrics;
 mod openapi;
 pub mod pattern;
@@ -175,12 +176,43 @@ pub enum Event {
         /// Which call.
         ticket: Ticket,
     },
+    /// Change who belongs to the grid.
+    Roster {
+        /// How.
+        change: RosterChange,
+        /// Where the answer goes, which is shown as it is.
+        reply: oneshot::Sender<Result<serde_json::Value, v1::Failure>>,
+    },
     /// Say how something stands.
     Inspect {
         /// What.
         what: Inspect,
         /// Where the JSON goes.
         reply: oneshot::Sender<serde_json::Value>,
+    },
+}
+
+/// What is to be done with the grid's list of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RosterChange {
+    /// Its holder may be a node of the grid.
+    Admit {
+        /// A public key, in hexadecimal digits, not checked.
+        key: String,
+        /// For people.
+        name: String,
+    },
+    /// Its holder may do nothing any more.
+    Revoke {
+        /// A public key, in hexadecimal digits, not checked.
+        key: String,
+    },
+    /// Make a ticket.
+    Invite {
+        /// How long it is good for.
+        lifetime: Duration,
+        /// For people.
+        name: String,
     },
 }
 
@@ -231,6 +263,8 @@ pub enum Inspect {
     Nodes,
     /// `GET /v1/market`.
     Market,
+    /// `GET /v1/members`.
+    Members,
 }
 
 /// How a call ended.

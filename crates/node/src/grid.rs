@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `runners` | the buyer's side: a slot of another node, which looks like an instance here |
 //! | `guests` | the seller's side: a call of another node, on an instance of this one |
+//! | `roster` | who belongs to the grid, and how one comes to |
 //! | `trade` | what this node sells and what it is short of |
 //!
 //! A call that is bought stays where it was accepted: its state, its locks, its nested calls, its place among others and its
@@ -16,6 +17,7 @@
 //! the worker protocol says. So nothing about a call depends on where it runs.
 
 mod guests;
+mod roster;
 mod runners;
 mod trade;
 
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use bourse_market::links::LinkId;
 use bourse_market::market::{self, Market, Settings, Token};
+use bourse_market::roster::Entry;
 use bourse_market::times::Times;
 use bourse_market::{Contact, NodeId, codec};
 use bourse_wire::PEER_VERSION;
@@ -35,6 +38,8 @@ use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bourse_wire::time::{Mono, Now};
 use bourse_wire::v1;
 use bytes::Bytes;
+
+pub use roster::RosterChange;
 
 pub(crate) use guests::{Guest, invoke_of};
 pub(crate) use runners::{Runner, STOP_ELSEWHERE, is_runner};
@@ -57,6 +62,8 @@ pub struct GridConfig {
     pub may_serve: bool,
     /// Most slots of this node that are sold at once; `None`: all of them.
     pub sell_max: Option<usize>,
+    /// The grid's list of keys, as it was kept.
+    pub roster: Vec<Entry>,
     /// The times of the grid.
     pub times: Arc<Times>,
 }
@@ -111,6 +118,7 @@ impl Grid {
             seeds: Vec::new(),
             may_serve: false,
             sell_max: None,
+            roster: Vec::new(),
             times: Arc::new(Times::default()),
         });
         let me = Contact { id: NodeId(grid.id), incarnation, address: grid.address, domain: grid.domain };
@@ -126,6 +134,7 @@ impl Grid {
             seeds: grid.seeds.into_iter().map(seed_contact).collect(),
             may_serve: grid.may_serve,
             slots: u32::try_from(config.running_max).unwrap_or(u32::MAX),
+            roster: grid.roster,
             seed,
         };
         Self {
@@ -256,6 +265,9 @@ impl Node {
     }
 
     fn on_peer_hello(&mut self, now: Now, link: LinkId, key: [u8; 32], message: Frame) {
+        if let Frame::Enroll(enroll) = message {
+            return self.on_enroll(now, link, key, &enroll);
+        }
         let hello = match message {
             Frame::Hello(hello) => hello,
             Frame::Refused(refused) => {
@@ -276,6 +288,11 @@ impl Node {
             Ok(contact) => contact,
             Err(error) => return self.refuse_peer(now, link, Code::Protocol.because(error.to_string())),
         };
+        if self.is_ticket(NodeId(key)) {
+            let failure =
+                Code::Unauthorized.because("a ticket is no key of a node").hint("join with it: bourse join");
+            return self.refuse_peer(now, link, failure);
+        }
         if contact.id.0 != key {
             let failure =
                 Code::Unauthorized.because("the node says that it is another one than it has proved to be");
@@ -370,6 +387,8 @@ impl Node {
                 market::Output::Dial { contact } => {
                     self.outputs.push_back(Output::Dial { node: contact.id.0, address: contact.address });
                 }
+                market::Output::Roster(entries) => self.outputs.push_back(Output::Roster(entries)),
+                market::Output::Authorities => self.outputs.push_back(Output::Authorities),
                 market::Output::HangUp { link } => {
                     self.grid.links.remove(&link);
                     self.outputs.push_back(Output::PeerClose { link });

@@ -74,7 +74,7 @@ pub use bourse_durable as durable;
 pub use bourse_market as market;
 pub use bourse_market::links::LinkId;
 pub use config::{Config, ModuleConfig};
-pub use grid::GridConfig;
+pub use grid::{GridConfig, RosterChange};
 pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_module};
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};

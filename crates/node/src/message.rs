@@ -6,6 +6,7 @@ use std::time::Duration;
 use bourse_durable as durable;
 use bourse_durable::work::Seen;
 use bourse_market::links::LinkId;
+use bourse_market::roster::Entry;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::options::Channel;
 use bourse_wire::peer::v1 as peer;
@@ -365,6 +366,10 @@ pub enum Output {
         /// Its payload.
         payload: Bytes,
     },
+    /// These entries of the grid's list of keys are new: they are to be kept, and obeyed from now on.
+    Roster(Vec<Entry>),
+    /// The grid's authorities are others now: a node that starts again begins with them.
+    Authorities,
     /// Close a connection with another node, once what was said has left. Not answered.
     PeerClose {
         /// Which.

@@ -133,6 +133,17 @@ impl KeyPair {
         Ok(Self(CurveKeypair { public: secret.derive_public(), secret }))
     }
 
+    /// The pair whose secret these bytes are.
+    pub fn from_secret(secret: [u8; 32]) -> Self {
+        let secret = CurveSecretKey(secret);
+        Self(CurveKeypair { public: secret.derive_public(), secret })
+    }
+
+    /// The secret half.
+    pub fn secret(&self) -> [u8; 32] {
+        self.0.secret.0
+    }
+
     /// The public half.
     pub fn public(&self) -> Key {
         Key(self.0.public.0)

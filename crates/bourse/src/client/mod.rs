@@ -20,6 +20,7 @@ mod locate;
 pub(crate) mod logs;
 pub(crate) mod map;
 pub(crate) mod market;
+pub(crate) mod members;
 pub(crate) mod new;
 pub(crate) mod ps;
 pub(crate) mod settings;

@@ -16,6 +16,14 @@ pub(crate) struct Join {
     pub address: String,
 }
 
+impl std::str::FromStr for Join {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        join(text)
+    }
+}
+
 impl Config {
     /// Where other nodes connect, if they may.
     pub(crate) fn listen(&self) -> Option<SocketAddr> {

@@ -6,6 +6,7 @@ mod others;
 mod perform;
 mod processes;
 mod publish;
+mod roster;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -201,6 +202,7 @@ impl Driver {
         }
         tracing::info!("{why}: finishing the calls in flight (again to stop at once)");
         self.gateway.set_ready(false);
+        self.keep_seeds();
         // The ends of connections are calls, which have to be accepted while that is possible.
         self.gateway.sockets().shut();
         self.state.stopping = Some(Stopping::Sockets(tokio::time::Instant::now() + SOCKETS_MAX));
@@ -316,6 +318,7 @@ impl Driver {
                 let origin = Origin::Gateway(Ticket(ticket.0));
                 self.handle(Input::Cancel { origin });
             }
+            HttpEvent::Roster { change, reply } => drop(reply.send(self.change_roster(change))),
             HttpEvent::Inspect { what, reply } => {
                 let now = self.clock.now();
                 let json = match what {
@@ -326,6 +329,7 @@ impl Driver {
                     Inspect::Triggers => views::triggers(&self.node, now),
                     Inspect::Nodes => views::nodes(&self.node, now),
                     Inspect::Market => views::market(&self.node),
+                    Inspect::Members => views::members(&self.node),
                     Inspect::Calls(_) => unreachable!("lists are made elsewhere"),
                 };
                 // Whoever asked may have gone.
@@ -508,6 +512,8 @@ impl Driver {
                 Output::Dial { node, address } => self.dial(node, &address),
                 Output::PeerSend { link, message, payload } => self.send_peer(link, message, payload),
                 Output::PeerClose { link } => self.hang_up(link),
+                Output::Roster(entries) => self.keep_roster(&entries),
+                Output::Authorities => self.keep_seeds(),
                 Output::Ready => {
                     self.state.loaded = true;
                     self.check_all_ready();

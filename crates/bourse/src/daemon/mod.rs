@@ -216,14 +216,16 @@ fn grid_config(config: &Config, peers: &Peers) -> anyhow::Result<bourse_node::Gr
         "" => files::machine(),
         given => given.to_owned(),
     };
+    let seeds = config.join().into_iter().chain(peers::seeds::load(&config.data()));
     Ok(bourse_node::GridConfig {
         id: peers.key(),
         // Who can't be connected with is no place that others have to reach.
         may_serve: !address.is_empty(),
         address,
         domain,
-        seeds: config.join().into_iter().map(|join| (join.key.0, join.address)).collect(),
+        seeds: seeds.map(|join| (join.key.0, join.address)).collect(),
         sell_max: config.count("sell"),
+        roster: peers::members::load(&config.data())?,
         times: Arc::default(),
     })
 }

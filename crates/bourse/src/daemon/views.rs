@@ -1,12 +1,14 @@
 //! What the admin interface shows, as JSON; and answers on their way to the gateway.
 
-use bourse_gateway::Standing;
+use bourse_gateway::Standing as CallStanding;
 use bourse_gateway::standing::at;
 use bourse_node::durable::work::Seen;
 use bourse_node::market::Lot;
 use bourse_node::market::market::{ChannelView, NodeView, OrderView};
 use bourse_node::market::message::Terms;
+use bourse_node::market::roster::Standing;
 use bourse_node::{Answer, Node, TriggerView};
+use bourse_transport::Key;
 use bourse_wire::options::MailPattern;
 use bourse_wire::time::Now;
 use bourse_wire::v1;
@@ -184,14 +186,31 @@ pub(super) fn market(node: &Node) -> Value {
     })
 }
 
+/// `GET /v1/members`: the grid's list of keys.
+pub(super) fn members(node: &Node) -> Value {
+    let own = node.grid_key();
+    let entry = |entry: &bourse_node::market::roster::Entry| {
+        let (standing, until) = match entry.standing {
+            Standing::Member => ("member", None),
+            Standing::Ticket(until) => ("ticket", Some(until)),
+            Standing::Revoked => ("revoked", None),
+        };
+        json!({
+            "key": Key(entry.key.0).to_hex(), "name": entry.name, "standing": standing, "until_ms": until,
+            "this": Some(entry.key.0) == own,
+        })
+    };
+    node.roster().map(entry).collect()
+}
+
 /// How a durable call stands, for the gateway.
-pub(super) fn standing(seen: Seen, now: Now) -> Standing {
+pub(super) fn standing(seen: Seen, now: Now) -> CallStanding {
     match seen {
-        Seen::Nothing => Standing::Nothing,
+        Seen::Nothing => CallStanding::Nothing,
         Seen::Live { record, running, due } => {
-            Standing::Live { record, running, again_in: due.map(|due| due.since(now.mono)) }
+            CallStanding::Live { record, running, again_in: due.map(|due| due.since(now.mono)) }
         }
-        Seen::Ended(ended) => Standing::Ended(ended),
+        Seen::Ended(ended) => CallStanding::Ended(ended),
     }
 }
 

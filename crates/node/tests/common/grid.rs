@@ -60,6 +60,7 @@ pub fn grid_config(node: usize, slots: usize) -> Config {
             seeds,
             may_serve: true,
             sell_max: None,
+            roster: Vec::new(),
             times: Arc::new(Times::default()),
         }),
         ..config()

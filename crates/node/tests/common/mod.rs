@@ -541,7 +541,11 @@ impl World {
                     self.performs.push((call, attempt, function, payload));
                 }
                 Output::Desist { call, .. } => self.desisted.push(call),
-                output @ (Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. }) => {
+                output @ (Output::Dial { .. }
+                | Output::PeerSend { .. }
+                | Output::PeerClose { .. }
+                | Output::Roster(_)
+                | Output::Authorities) => {
                     self.to_peers.push(output);
                 }
                 Output::Ready => self.ready = true,

@@ -131,6 +131,8 @@ impl Trace {
             Output::Dial { address, .. } => format!("node dials {address}"),
             Output::PeerSend { message, .. } => format!("node -> peer  {}", first_word(message)),
             Output::PeerClose { .. } => "node closes a peer".to_owned(),
+            Output::Roster(entries) => format!("node keeps {} keys", entries.len()),
+            Output::Authorities => "node knows other authorities".to_owned(),
             Output::Ready => "node is ready".to_owned(),
             Output::Drained => "node is drained".to_owned(),
             Output::Store { request, .. } => format!("node -> store  {}", first_word(request)),

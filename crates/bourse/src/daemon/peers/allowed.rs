@@ -1,5 +1,6 @@
-//! With whom this node speaks: the keys of the setting `allow`, and those in the file `allowed` in the data folder, which
-//! is read again when it changes.
+//! With whom this node speaks: the keys of the setting `allow`, those in the file `allowed` in the data folder, which
+//! is read again when it changes, and those on the grid's list. Who was revoked there is not spoken with, whatever the
+//! file says.
 //!
 //! ```text
 //! # one key per line, and a name if you like
@@ -7,12 +8,13 @@
 //! 97b2…03  birch, in the cellar
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use bourse_node::market::roster::{Entry, Standing};
 use bourse_transport::{Allowed, Key};
 
 use crate::config::Join;
@@ -36,6 +38,10 @@ pub(super) struct List {
     path: PathBuf,
     /// From the settings.
     given: BTreeSet<Key>,
+    /// From the file.
+    read: BTreeSet<Key>,
+    /// From the grid: who may be here, whether as a node or with a ticket; and who may not, whatever the file says.
+    members: BTreeMap<Key, bool>,
     /// What the file looked like when it was read last; `None` if it was not there.
     seen: Option<Stamp>,
 }
@@ -50,7 +56,11 @@ struct Stamp {
 
 impl List {
     /// From the settings and the file, if it is there.
-    pub(super) fn load(data: &Path, given: impl IntoIterator<Item = Key>) -> anyhow::Result<Self> {
+    pub(super) fn load(
+        data: &Path,
+        given: impl IntoIterator<Item = Key>,
+        members: &[Entry],
+    ) -> anyhow::Result<Self> {
         let path = data.join(ALLOWED_FILE);
         let given = BTreeSet::from_iter(given);
         let seen = stamp(&path);
@@ -61,8 +71,22 @@ impl List {
                 "{why}\n  hint: each line has the public key of a node, which `bourse init` prints there, and a name if you like; # begins a comment"
             ),
         };
-        let allowed = given.union(&keys).copied().collect();
-        Ok(Self { allowed, path, given, seen })
+        let members = members.iter().map(entry).collect();
+        let list = Self { allowed: Allowed::nobody(), path, given, read: keys, members, seen };
+        list.renew();
+        Ok(list)
+    }
+
+    /// The grid's list has other entries. The keys that were allowed before and are not any more.
+    pub(super) fn obey(&mut self, entries: &[Entry]) -> BTreeSet<Key> {
+        self.members.extend(entries.iter().map(entry));
+        self.renew()
+    }
+
+    fn renew(&self) -> BTreeSet<Key> {
+        let members = self.members.iter().filter(|(_, may)| **may).map(|(key, _)| *key);
+        let all = self.given.iter().chain(&self.read).copied().chain(members);
+        self.allowed.replace(all.filter(|key| self.members.get(key) != Some(&false)))
     }
 
     /// Whom this node joins has to be on the list, as everybody else: so that there is one place that says with whom it
@@ -78,7 +102,7 @@ impl List {
             }
             if self.allowed.count() == 0 {
                 anyhow::bail!(
-                    "there is a node to join, and no key is allowed: this node speaks with nobody\n  hint: say --allow {}, and the same for each other node of the grid; or write the keys into {path}, one per line",
+                    "there is a node to join, and no key is allowed: this node speaks with nobody\n  hint: join with a ticket (bourse join); or say --allow {}, and the same for each other node of the grid; or write the keys into {path}, one per line",
                     key.to_hex()
                 );
             }
@@ -102,7 +126,8 @@ impl List {
         let path = self.path.display();
         match read(&self.path) {
             Ok(keys) => {
-                let revoked = self.allowed.replace(self.given.union(&keys).copied());
+                self.read = keys;
+                let revoked = self.renew();
                 let (there, gone) = (self.allowed.count(), revoked.len());
                 tracing::info!(
                     "{path} was read again: {there} allowed keys, {gone} are not allowed any more"
@@ -122,6 +147,10 @@ impl List {
             }
         }
     }
+}
+
+fn entry(entry: &Entry) -> (Key, bool) {
+    (Key(entry.key.0), entry.standing != Standing::Revoked)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -185,7 +214,7 @@ mod tests {
     fn a_changed_file_counts_and_a_bad_one_does_not() {
         let data = tempfile::tempdir().unwrap();
         let path = data.path().join(ALLOWED_FILE);
-        let mut list = List::load(data.path(), [key(1)]).unwrap();
+        let mut list = List::load(data.path(), [key(1)], &[]).unwrap();
         assert_eq!(list.allowed.count(), 1);
         // 1. It comes.
         fs::write(&path, key(2).to_hex()).unwrap();
@@ -210,7 +239,7 @@ mod tests {
         assert_eq!(list.look(), [key(3)].into());
         // 5. At a start, a bad one is an error.
         fs::write(&path, "\nnonsense").unwrap();
-        let refused = List::load(data.path(), []).err().expect("it is refused").to_string();
+        let refused = List::load(data.path(), [], &[]).err().expect("it is refused").to_string();
         assert!(refused.contains("line 2: \"nonsense\" is not a key"), "{refused}");
     }
 
@@ -219,7 +248,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let joins = [Join { key: key(2), address: "there:7071".to_owned() }];
         let check = |allowed: &[Key], own: Key| {
-            let list = List::load(data.path(), allowed.iter().copied()).unwrap();
+            let list = List::load(data.path(), allowed.iter().copied(), &[]).unwrap();
             list.check_joins(&joins, own).map_err(|e| e.to_string())
         };
         assert_eq!(check(&[key(2)], key(1)), Ok(()));

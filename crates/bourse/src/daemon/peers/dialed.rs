@@ -130,7 +130,7 @@ fn on_found(link: Link, dealer: Box<Dealer>, mut found: std::vec::IntoIter<Event
 }
 
 /// Connects, or says why not within [`REACH_MS_MAX`].
-async fn reach(dial: &Dial) -> Result<(Dealer, Vec<Event>), String> {
+pub(super) async fn reach(dial: &Dial) -> Result<(Dealer, Vec<Event>), String> {
     let deadline = Instant::now() + Duration::from_millis(REACH_MS_MAX);
     let addresses = addresses(&dial.address, deadline).await?;
     let mut why = NOTHING.to_owned();

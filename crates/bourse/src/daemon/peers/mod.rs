@@ -14,22 +14,30 @@
 //! |---|---|
 //! | `dialed` | one connection that this node makes |
 //! | `allowed` | the list of keys, and the file that it is kept in |
+//! | `members` | the grid's list of keys, as this node keeps it |
+//! | `seeds` | where it begins when it starts again |
+//! | `ticket`, `enroll` | how a node comes onto the list |
 //! | `packing` | how a frame travels |
 //! | `keys` | this node's own keys |
 
 pub(crate) mod allowed;
 mod dialed;
+pub(crate) mod enroll;
 pub(crate) mod keys;
+pub(crate) mod members;
 mod packing;
+pub(crate) mod seeds;
 #[cfg(test)]
 mod tests;
+pub(crate) mod ticket;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bourse_node::market::roster::Entry;
 use bourse_transport::{
     BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router, RouterOptions,
     SendError, Transport,
@@ -140,12 +148,12 @@ impl Peers {
     /// As the settings say; `None` if this node neither listens nor joins.
     pub(crate) async fn start(config: &Config, data: &Path) -> anyhow::Result<Option<Self>> {
         let joins = config.join();
-        if config.listen().is_none() && joins.is_empty() {
+        if config.listen().is_none() && joins.is_empty() && seeds::load(data).is_empty() {
             return Ok(None);
         }
         let own = keys::load_or_make(data)?.keys;
         tracing::info!("other nodes know this one by the key {}", own.public().to_hex());
-        let list = List::load(data, config.allow())?;
+        let list = List::load(data, config.allow(), &members::load(data)?)?;
         list.check_joins(&joins, own.public())?;
         let bounds = Bounds {
             send_frames_max: SEND_FRAMES_MAX,
@@ -179,6 +187,12 @@ impl Peers {
             ready: Vec::new(),
             looks,
         })
+    }
+
+    /// The grid's list of keys is another one: who is on it no longer is cut off.
+    pub(crate) fn obey(&mut self, entries: &[Entry]) {
+        let revoked = self.list.obey(entries);
+        self.cut_off(&revoked);
     }
 
     /// This node's public key.
@@ -346,6 +360,10 @@ impl Peers {
     /// any more.
     fn look(&mut self) {
         let revoked = self.list.look();
+        self.cut_off(&revoked);
+    }
+
+    fn cut_off(&mut self, revoked: &BTreeSet<Key>) {
         if revoked.is_empty() {
             return;
         }

@@ -43,7 +43,7 @@ impl Node {
 
     async fn with(own: &KeyPair, allowed: &[&KeyPair], bounds: Bounds) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let list = List::load(data.path(), allowed.iter().map(|keys| keys.public())).unwrap();
+        let list = List::load(data.path(), allowed.iter().map(|keys| keys.public()), &[]).unwrap();
         let any = ([127, 0, 0, 1], 0).into();
         let peers = Peers::with(own.clone(), list, bounds, Some(any)).await.unwrap();
         Self { peers, found: VecDeque::new(), data }

@@ -1,0 +1,121 @@
+//! Joining with a ticket: this node's key is put on the grid's list by a node that is on it.
+//!
+//! ```text
+//! this -> node of the grid, with the ticket's key:  enroll       node -> this: enrolled, or refused
+//! ```
+
+use std::path::Path;
+use std::time::Duration;
+
+use bourse_node::market::roster::Entry;
+use bourse_node::market::{Contact, codec};
+use bourse_transport::{Bounds, Event, KeyPair, Transport as _};
+use bourse_wire::header;
+use bourse_wire::peer::v1::to_peer::Message;
+use bourse_wire::peer::v1::{self as peer, ToPeer};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::dialed::{Dial, reach};
+use super::packing::{self, Parts};
+use super::ticket::Ticket;
+use super::{HEADER_BYTES_MAX, HEARTBEAT_MS, members, read, seeds};
+
+/// How long a node may take to answer once it was reached.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// What came of it.
+pub(crate) struct Joined {
+    /// Who has let this node in.
+    pub at: String,
+    /// Where it begins.
+    pub contacts: Vec<Contact>,
+}
+
+/// Has this node let in, and keeps what it has to know from then on. Asks one node of the ticket after the other.
+pub(crate) async fn enroll(
+    data: &Path,
+    own: &KeyPair,
+    name: &str,
+    ticket: &Ticket,
+) -> anyhow::Result<Joined> {
+    let mut troubles = Vec::new();
+    for seed in &ticket.seeds {
+        let dial = Dial {
+            link: 1,
+            node: seed.key,
+            own: ticket.keys.clone(),
+            address: seed.address.clone(),
+            bounds: Bounds::new(packing::LENGTH_BYTES + HEADER_BYTES_MAX),
+            heartbeat_ms: HEARTBEAT_MS,
+        };
+        match ask(&dial, own, name).await {
+            Ok((entries, contacts)) => {
+                let mut kept = members::load(data)?;
+                kept.retain(|kept| entries.iter().all(|entry| entry.key != kept.key));
+                kept.extend(entries);
+                members::save(data, kept.iter())?;
+                seeds::save(data, own.public(), contacts.iter())?;
+                return Ok(Joined { at: seed.address.clone(), contacts });
+            }
+            Err(why) => troubles.push(format!("{}: {why}", seed.address)),
+        }
+    }
+    let hint = match ticket.expired() {
+        Some(ago) => format!(
+            "the ticket has expired {} s ago, by this machine's clock: have another one made by bourse ticket, on any node of the grid",
+            ago.as_secs()
+        ),
+        None => "a node of the ticket has to run, and to be reached from here; if it does not admit the key, the ticket was revoked"
+            .to_owned(),
+    };
+    anyhow::bail!("no node of the grid has let this one in\n  {}\n  hint: {hint}", troubles.join("\n  "))
+}
+
+async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<(Vec<Entry>, Vec<Contact>), String> {
+    let (mut dealer, mut events) = reach(dial).await?;
+    let enroll = peer::Enroll { key: own.public().0.to_vec().into(), name: name.to_owned() };
+    let header = header::encode(&ToPeer { message: Some(Message::Enroll(enroll)) });
+    let line = dealer.line().ok_or("the connection was lost at once")?;
+    let sent = match packing::pack(header, Bytes::new()) {
+        Parts::One(part) => line.send_part(part),
+        Parts::Two(header, payload) => line.send(header, payload),
+    };
+    sent.map_err(|_| "the connection was lost at once")?;
+    loop {
+        for event in events.drain(..) {
+            match event {
+                Event::Frame { header, payload, .. } => {
+                    if let Some(answer) = answer(header, payload)? {
+                        dealer.shut_down().await;
+                        return Ok(answer);
+                    }
+                }
+                Event::Closed { .. } => {
+                    return Err("it has closed the connection without an answer".to_owned());
+                }
+                Event::Opened { .. } | Event::Broken { .. } => {}
+            }
+        }
+        timeout(ANSWER_MAX, dealer.recv(&mut events)).await.map_err(|_| "it gives no answer")?;
+    }
+}
+
+/// The answer, if it is one.
+fn answer(first: Bytes, second: Bytes) -> Result<Option<(Vec<Entry>, Vec<Contact>)>, String> {
+    let (header, _) = read(first, second)?;
+    match header::decode::<ToPeer>(header).map_err(|e| e.to_string())?.message {
+        Some(Message::Enrolled(enrolled)) => {
+            let entries = codec::entries(enrolled.entries).map_err(|e| e.to_string())?;
+            let contacts = enrolled.contacts.into_iter().map(|contact| codec::contact(Some(contact)));
+            Ok(Some((entries, contacts.collect::<Result<_, _>>().map_err(|e| e.to_string())?)))
+        }
+        Some(Message::Refused(refused)) => {
+            let failure = refused.failure.unwrap_or_default();
+            let hint = if failure.hint.is_empty() { String::new() } else { format!(" ({})", failure.hint) };
+            Err(format!("{}{hint}", failure.message))
+        }
+        // It says hello to everybody.
+        _ => Ok(None),
+    }
+}
