@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! transport -> node: PeerOpened, PeerFrame, PeerClosed, NotReached     node -> transport: Dial, PeerSend, PeerClose
+//! discovery -> node: Seed, SeedGone
 //! peer <-> node:     hello, then the market's messages, and run, to_runner, from_runner
 //! ```
 //!
@@ -51,7 +52,7 @@ pub struct GridConfig {
     pub address: String,
     /// What fails together with it.
     pub domain: String,
-    /// Nodes to begin with: key and address.
+    /// Nodes to begin with: key and address. The node itself may be among them, if others begin with it.
     pub seeds: Vec<([u8; 32], String)>,
     /// It may become an authority.
     pub may_serve: bool,
@@ -100,6 +101,11 @@ enum Link {
     Open { node: NodeId },
 }
 
+/// What is known of a node before it has said anything.
+fn seed_contact((id, address): ([u8; 32], String)) -> Contact {
+    Contact { id: NodeId(id), incarnation: Incarnation(0), address, domain: String::new() }
+}
+
 impl Grid {
     pub(crate) fn new(config: &Config, incarnation: Incarnation, seed: u64, now: Mono) -> Self {
         let grid = config.grid.clone();
@@ -114,12 +120,6 @@ impl Grid {
             times: Arc::new(Times::default()),
         });
         let me = Contact { id: NodeId(grid.id), incarnation, address: grid.address, domain: grid.domain };
-        let seed_contact = |(id, address): ([u8; 32], String)| Contact {
-            id: NodeId(id),
-            incarnation: Incarnation(0),
-            address,
-            domain: String::new(),
-        };
         let settings = Settings {
             times: grid.times,
             me: me.clone(),
@@ -211,6 +211,21 @@ impl Node {
         }
         self.note(level, format!("the node {} can't be reached: {why}", node.short()));
         self.grid.market.handle(now.mono, market::Input::NotReached { node });
+    }
+
+    /// A node was found.
+    pub(crate) fn on_seed(&mut self, now: Now, node: [u8; 32], address: String) {
+        if self.grid.on {
+            self.grid.market.add_seed(now.mono, &seed_contact((node, address)));
+        }
+    }
+
+    /// A node that was found is gone.
+    pub(crate) fn on_seed_gone(&mut self, now: Now, node: [u8; 32]) {
+        if let Some(grid) = &mut self.config.grid {
+            grid.seeds.retain(|(id, _)| *id != node);
+            self.grid.market.drop_seed(now.mono, NodeId(node));
+        }
     }
 
     /// Another node says something.
@@ -329,6 +344,11 @@ impl Node {
     /// The key by which other nodes know this one; `None`: it is alone.
     pub fn grid_key(&self) -> Option<[u8; 32]> {
         self.grid.on.then_some(self.grid.me.id.0)
+    }
+
+    /// Whether any other node is linked with this one.
+    pub fn is_linked(&self) -> bool {
+        self.grid.links.values().any(|link| matches!(link, Link::Open { .. }))
     }
 
     /// Whether another node has said who it is on a connection.

@@ -16,10 +16,33 @@ pub(crate) struct Join {
     pub address: String,
 }
 
+/// Where other nodes are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Discover {
+    /// Among the daemons that the same user runs on this machine.
+    Machine,
+}
+
+/// The longest name of a grid, in bytes.
+pub(crate) const GRID_BYTES_MAX: usize = 63;
+
 impl Config {
-    /// Where other nodes connect, if they may.
+    /// Where other nodes connect, if they may. Whoever is looked for on this machine alone needs not say where.
     pub(crate) fn listen(&self) -> Option<SocketAddr> {
-        value::address(self.text("listen"))
+        let found_here =
+            || self.discover().contains(&Discover::Machine).then_some(([127, 0, 0, 1], 0).into());
+        value::address(self.text("listen")).or_else(found_here)
+    }
+
+    /// Where other nodes are looked for.
+    pub(crate) fn discover(&self) -> Vec<Discover> {
+        let all = self.list("discover");
+        all.iter().map(|text| discover(text).expect("a source is checked when it is given")).collect()
+    }
+
+    /// The name of the grid; empty if it has none.
+    pub(crate) fn grid(&self) -> &str {
+        self.text("grid")
     }
 
     /// The nodes that this one connects to first.
@@ -35,12 +58,14 @@ impl Config {
     }
 }
 
-/// Checks `join` and `allow`.
+/// Checks the settings about other nodes.
 pub(super) fn check(name: &str, text: &str) -> Result<(), String> {
     let items = value::list(text);
     match name {
         "join" => items.iter().try_for_each(|item| join(item).map(drop)),
         "allow" => items.iter().try_for_each(|item| key(item).map(drop)),
+        "discover" => items.iter().try_for_each(|item| discover(item).map(drop)),
+        "grid" => grid(text),
         _ => Ok(()),
     }
 }
@@ -51,6 +76,23 @@ fn key(text: &str) -> Result<Key, String> {
             "{text:?} is not a key: 64 hexadecimal digits are expected, which `bourse init` prints on that node"
         )
     })
+}
+
+fn discover(text: &str) -> Result<Discover, String> {
+    match text {
+        "machine" => Ok(Discover::Machine),
+        _ => Err(format!("{text:?} is no place where nodes are looked for; there is machine")),
+    }
+}
+
+fn grid(text: &str) -> Result<(), String> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match text.len() <= GRID_BYTES_MAX && text.chars().all(is_of_name) {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is no name of a grid: it has at most {GRID_BYTES_MAX} letters, digits, and - _ ."
+        )),
+    }
 }
 
 fn join(text: &str) -> Result<Join, String> {
@@ -95,6 +137,20 @@ mod tests {
         assert_eq!(config.listen(), Some(([0, 0, 0, 0], 0).into()));
         let config = resolve(&[]).unwrap();
         assert_eq!((config.listen(), config.join(), config.allow()), (None, vec![], vec![]));
+    }
+
+    #[test]
+    fn who_is_looked_for_on_the_machine_can_be_found_there() {
+        let config = resolve(&[("discover", "machine"), ("grid", "shop-2.test")]).unwrap();
+        assert_eq!((config.discover(), config.grid()), (vec![Discover::Machine], "shop-2.test"));
+        assert_eq!(config.listen(), Some(([127, 0, 0, 1], 0).into()));
+        let config = resolve(&[("discover", "machine"), ("listen", "10.0.0.7:7071")]).unwrap();
+        assert_eq!(config.listen(), Some(([10, 0, 0, 7], 7071).into()));
+        let message = |name: &str, text: &str| resolve(&[(name, text)]).unwrap_err().to_string();
+        assert!(message("discover", "machine,cloud").contains("\"cloud\" is no place"));
+        for bad in ["my shop", "shop\n", "läden", &"x".repeat(64)] {
+            assert!(message("grid", bad).contains("is no name of a grid"), "{bad}");
+        }
     }
 
     #[test]

@@ -118,6 +118,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     daemon("join", Shape::List, "", "nodes of the grid to connect to first, KEY@HOST:PORT"),
     daemon(
+        "grid",
+        Shape::Text,
+        "",
+        "the grid's name: on the machine and by multicast, only nodes of the same name find each other",
+    ),
+    daemon(
+        "discover",
+        Shape::List,
+        "",
+        "where other nodes are looked for: machine (this user's daemons on this machine)",
+    ),
+    daemon(
         "allow",
         Shape::List,
         "",

@@ -1,5 +1,5 @@
-//! With whom this node speaks: the keys of the setting `allow`, and those in the file `allowed` in the data folder, which
-//! is read again when it changes.
+//! With whom this node speaks: the keys of the setting `allow`, those in the file `allowed` in the data folder, which
+//! is read again when it changes, and those of nodes that were found and need not be on any list.
 //!
 //! ```text
 //! # one key per line, and a name if you like
@@ -36,6 +36,10 @@ pub(super) struct List {
     path: PathBuf,
     /// From the settings.
     given: BTreeSet<Key>,
+    /// From the file.
+    written: BTreeSet<Key>,
+    /// Of nodes that were found where only this user can leave a word.
+    trusted: BTreeSet<Key>,
     /// What the file looked like when it was read last; `None` if it was not there.
     seen: Option<Stamp>,
 }
@@ -62,7 +66,27 @@ impl List {
             ),
         };
         let allowed = given.union(&keys).copied().collect();
-        Ok(Self { allowed, path, given, seen })
+        Ok(Self { allowed, path, given, written: keys, trusted: BTreeSet::new(), seen })
+    }
+
+    /// A node was found that needs not be on a list. False if there are too many of them.
+    pub(super) fn trust(&mut self, key: Key) -> bool {
+        if self.trusted.len() < KEYS_MAX {
+            self.trusted.insert(key);
+            self.allowed.admit(key);
+        }
+        self.trusted.contains(&key)
+    }
+
+    /// It is gone. Whether its key is not allowed any more.
+    pub(super) fn distrust(&mut self, key: Key) -> bool {
+        self.trusted.remove(&key) && self.renew().contains(&key)
+    }
+
+    /// Makes the list anew. The keys that were on it and are not any more.
+    fn renew(&self) -> BTreeSet<Key> {
+        let all = [&self.given, &self.written, &self.trusted];
+        self.allowed.replace(all.into_iter().flatten().copied())
     }
 
     /// Whom this node joins has to be on the list, as everybody else: so that there is one place that says with whom it
@@ -102,7 +126,8 @@ impl List {
         let path = self.path.display();
         match read(&self.path) {
             Ok(keys) => {
-                let revoked = self.allowed.replace(self.given.union(&keys).copied());
+                self.written = keys;
+                let revoked = self.renew();
                 let (there, gone) = (self.allowed.count(), revoked.len());
                 tracing::info!(
                     "{path} was read again: {there} allowed keys, {gone} are not allowed any more"
@@ -212,6 +237,21 @@ mod tests {
         fs::write(&path, "\nnonsense").unwrap();
         let refused = List::load(data.path(), []).err().expect("it is refused").to_string();
         assert!(refused.contains("line 2: \"nonsense\" is not a key"), "{refused}");
+    }
+
+    #[test]
+    fn who_is_found_is_trusted_until_it_is_gone() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join(ALLOWED_FILE);
+        let mut list = List::load(data.path(), [key(1)]).unwrap();
+        // 1. It needs no list, and a list that is read meanwhile does not shut it out.
+        assert!(list.trust(key(2)) && list.trust(key(3)));
+        fs::write(&path, format!("{}\n{}\n", key(3).to_hex(), key(4).to_hex())).unwrap();
+        assert_eq!(list.look(), [].into());
+        assert!((1..=4).all(|at| list.allowed.admits(key(at))));
+        // 2. It is gone: whoever is listed stays.
+        assert!(list.distrust(key(2)) && !list.distrust(key(3)) && !list.distrust(key(1)));
+        assert!(!list.allowed.admits(key(2)) && list.allowed.admits(key(3)) && list.allowed.admits(key(1)));
     }
 
     #[test]

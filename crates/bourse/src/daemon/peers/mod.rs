@@ -24,7 +24,7 @@ mod packing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
@@ -40,6 +40,7 @@ use futures_util::stream::{SelectAll, Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use super::discovery::{Found, Lead};
 use crate::config::Config;
 use allowed::List;
 use dialed::{Dial, Heard};
@@ -137,10 +138,10 @@ struct Dialed {
 }
 
 impl Peers {
-    /// As the settings say; `None` if this node neither listens nor joins.
+    /// As the settings say; `None` if this node neither listens nor joins nor looks for others.
     pub(crate) async fn start(config: &Config, data: &Path) -> anyhow::Result<Option<Self>> {
         let joins = config.join();
-        if config.listen().is_none() && joins.is_empty() {
+        if config.listen().is_none() && joins.is_empty() && config.discover().is_empty() {
             return Ok(None);
         }
         let own = keys::load_or_make(data)?.keys;
@@ -189,6 +190,22 @@ impl Peers {
     /// Where other nodes connect, with the port that was picked for port 0.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listening.as_ref().map(|listening| listening.address)
+    }
+
+    /// A node that was found, as one to be dialed, if this node speaks with it.
+    pub(crate) fn seed_of(&mut self, found: Found) -> Option<([u8; 32], String)> {
+        let Found::Lead(Lead { key, address, trusted }) = found else { return None };
+        if trusted && !self.list.trust(key) {
+            tracing::warn!("too many nodes are trusted: {} is left out", key.to_hex());
+        }
+        self.list.allowed.admits(key).then_some((key.0, address))
+    }
+
+    /// A node that was trusted is gone, and is not trusted any more. Its links end, unless a list allows its key.
+    pub(crate) fn distrust(&mut self, key: Key) {
+        if self.list.distrust(key) {
+            self.cut(&[key].into());
+        }
     }
 
     /// Connects to a node, whose id is its public key, at `host:port`. `Opened` or `NotReached` follows; nothing does
@@ -346,9 +363,13 @@ impl Peers {
     /// any more.
     fn look(&mut self) {
         let revoked = self.list.look();
-        if revoked.is_empty() {
-            return;
+        if !revoked.is_empty() {
+            self.cut(&revoked);
         }
+    }
+
+    /// Ends the links of those whose keys are not allowed any more.
+    fn cut(&mut self, revoked: &BTreeSet<Key>) {
         let dialed = self.dialed.iter().map(|(link, dialed)| (*link, dialed.node));
         let accepted = self.listening.iter().flat_map(|l| &l.accepted).map(|(link, a)| (*link, a.key));
         let ending: Vec<Link> =

@@ -1,0 +1,111 @@
+//! How nodes find each other: where else than in `join` a first address may come from.
+//!
+//! ```text
+//! sources -> discovery: leads                  discovery -> driver: Lead, Gone
+//! ```
+//!
+//! A *lead* is the key of a node and an address at which it may be. It is followed if the key is allowed: the driver makes
+//! it a seed of the node, which dials it as any other, and CURVE proves then who is there. So a lead that is wrong costs a
+//! connection, and whoever sends leads gets nobody in. The one exception is the machine's own folder: only this user can
+//! write into it, so the keys there need no list.
+//!
+//! It never dials, never decides with whom the node speaks, and never answers with more than it was asked with.
+//!
+//! | file | source | leads are trusted |
+//! |---|---|---|
+//! | `machine` | files of this user's daemons on this machine | yes |
+
+mod machine;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bourse_transport::Key;
+use tokio::time::MissedTickBehavior;
+
+use crate::config::{Config, Discover};
+use machine::{Card, Machine};
+
+/// How often the machine's folder is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A node that may be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    /// The key that it has to prove to hold.
+    pub key: Key,
+    /// "host:port".
+    pub address: String,
+    /// Its key needs no list.
+    pub trusted: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A node may be there. What is found again is told again, at another address or the same.
+    Lead(Lead),
+    /// A node whose lead was trusted is gone, and its key is not to be trusted any more.
+    Gone(Key),
+}
+
+/// All sources that the settings name.
+pub(crate) struct Discovery {
+    machine: Option<Machine>,
+    looks: tokio::time::Interval,
+    ready: Vec<Found>,
+}
+
+impl Discovery {
+    /// Begins to look, and lets others find this node. Where nothing is to be looked for nothing is ever found.
+    pub(crate) fn start(config: &Config, own: Key, listening: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let discover = config.discover();
+        let mut ready = Vec::new();
+        let machine = match listening.filter(|_| discover.contains(&Discover::Machine)) {
+            None => None,
+            Some(listening) => {
+                let card = Card::new(own, near(listening), config.grid());
+                let mut machine = Machine::start(&machine::folder(), card)?;
+                machine.look(&mut ready);
+                Some(machine)
+            }
+        };
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { machine, looks, ready })
+    }
+
+    /// What has been found so far, without waiting.
+    pub(crate) fn take(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Waits until something was found and appends it to `found`. Cancel-safe.
+    pub(crate) async fn recv(&mut self, found: &mut Vec<Found>) {
+        loop {
+            if !self.ready.is_empty() {
+                found.append(&mut self.ready);
+                return;
+            }
+            match &mut self.machine {
+                None => std::future::pending().await,
+                Some(machine) => {
+                    self.looks.tick().await;
+                    machine.look(&mut self.ready);
+                }
+            }
+        }
+    }
+}
+
+/// Where others on this machine reach a socket.
+fn near(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}

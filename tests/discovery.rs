@@ -1,0 +1,109 @@
+//! Daemons that find each other: on one machine, without anything being said of one to the other.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+use crate::grid::WORK;
+use crate::support::{Daemon, Setup, wait_for};
+
+/// A user's runtime folder.
+fn runtime() -> TempDir {
+    tempfile::Builder::new().prefix("b-run-").tempdir().expect("a temporary folder")
+}
+
+/// A node that serves the functions of the grid's tests, and knows them by this number.
+fn node(at: usize) -> Setup {
+    let setup = Setup::new(&[WORK]).set("running", "1").set("queue_wait", "30s");
+    setup.write("node.txt", &at.to_string());
+    setup
+}
+
+/// One that looks for others on the machine.
+fn here(runtime: &TempDir, at: usize, grid: &str) -> Setup {
+    let runtime = runtime.path().to_str().expect("text");
+    let setup = node(at).variable("XDG_RUNTIME_DIR", runtime);
+    ["--discover", "machine", "--grid", grid].into_iter().fold(setup, Setup::argument)
+}
+
+fn key(daemon: &Daemon) -> String {
+    fs::read_to_string(daemon.data().join("node.pub")).expect("a key").trim().to_owned()
+}
+
+/// The keys of the others that a node is connected with.
+fn met(daemon: &Daemon) -> Vec<String> {
+    let all = daemon.get("/v1/nodes").ok();
+    let is_there = |node: &&Json| !node["heard_ms_ago"].is_null();
+    let keys = all.as_array().expect("an array").iter().filter(is_there);
+    let key_of = |node: &Json| node["key"].as_str().expect("a key").to_owned();
+    let own = key(daemon);
+    keys.map(key_of).filter(|key| *key != own).collect()
+}
+
+#[track_caller]
+fn wait_met(daemon: &Daemon, others: &[&Daemon]) {
+    let mut keys: Vec<String> = others.iter().map(|other| key(other)).collect();
+    keys.sort();
+    wait_for(&format!("it is connected with {} others", others.len()), || met(daemon) == keys);
+}
+
+/// Calls of the first one run at the second one, too.
+#[track_caller]
+fn wait_shared(one: &Daemon, two: usize) {
+    wait_for("a call runs at the other node", || {
+        let calls: Vec<_> = (0..3).map(|_| one.call_beside("work.where", json!([0.2]))).collect();
+        let ran: Vec<Json> = calls.into_iter().map(|call| call.join().expect("an answer").ok()).collect();
+        ran.contains(&json!(two))
+    });
+}
+
+fn files(runtime: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(runtime.path().join("bourse/nodes")).expect("the folder of nodes");
+    entries.map(|entry| entry.expect("a file").file_name().into_string().expect("text")).collect()
+}
+
+#[test]
+fn daemons_of_one_user_on_one_machine_are_a_grid() {
+    let runtime = runtime();
+    // 1. Two that were told nothing of each other.
+    let one = here(&runtime, 1, "shop").up();
+    let two = here(&runtime, 2, "shop").up();
+    wait_met(&one, &[&two]);
+    wait_met(&two, &[&one]);
+    wait_shared(&one, 2);
+    // 2. One of another grid is seen and left alone: the one that comes after it is met.
+    let other = here(&runtime, 8, "bakery").up();
+    let three = here(&runtime, 3, "shop").up();
+    wait_for("three is met", || met(&one).contains(&key(&three)));
+    assert!(!met(&one).contains(&key(&other)) && met(&other).is_empty());
+    // 3. One that ends is gone, with its file, and the others go on.
+    let key_of_two = key(&two);
+    two.stop();
+    assert!(!files(&runtime).contains(&key_of_two));
+    wait_met(&one, &[&three]);
+    wait_shared(&one, 3);
+    // 4. One that is killed leaves its file, which harms nobody: the others know that it is gone, and remove it.
+    let key_of_three = key(&three);
+    let three = three.kill();
+    assert!(files(&runtime).contains(&key_of_three));
+    wait_met(&one, &[]);
+    one.call("work.where", json!([])).ok();
+    wait_for("the file is removed", || !files(&runtime).contains(&key_of_three));
+    // 5. It comes again, at another port, and is met again.
+    let three = three.up();
+    wait_met(&one, &[&three]);
+    wait_shared(&one, 3);
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_refused() {
+    let runtime = runtime();
+    fs::create_dir(runtime.path().join("bourse")).expect("a folder");
+    let mode = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(runtime.path().join("bourse"), mode).expect("its mode is changed");
+    let said = here(&runtime, 1, "").refused();
+    assert!(said.contains("can be entered by others (its mode is 777)") && said.contains("hint: "), "{said}");
+    assert!(!runtime.path().join("bourse/nodes").exists());
+}
