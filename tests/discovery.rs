@@ -1,4 +1,4 @@
-//! Daemons that find each other: on one machine, without anything being said of one to the other.
+//! Daemons that find each other without being told where: on one machine, on one network.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use crate::grid::WORK;
-use crate::support::{Daemon, Setup, wait_for};
+use crate::support::{Daemon, Grid, Hosts, Setup, skipped, wait_for};
 
 /// A user's runtime folder.
 fn runtime() -> TempDir {
@@ -106,4 +106,58 @@ fn a_folder_of_somebody_else_is_refused() {
     let said = here(&runtime, 1, "").refused();
     assert!(said.contains("can be entered by others (its mode is 777)") && said.contains("hint: "), "{said}");
     assert!(!runtime.path().join("bourse/nodes").exists());
+}
+
+/// Nodes on hosts of their own, with one slot each, that are told nothing of each other; or `None` where there can't be any.
+fn strangers(count: u8) -> Option<Grid> {
+    match Hosts::new(count) {
+        Ok(hosts) => Some(Grid::strangers_on(hosts, &vec![1; count.into()], &[WORK])),
+        Err(why) => {
+            skipped(&why);
+            None
+        }
+    }
+}
+
+#[test]
+fn nodes_on_one_network_hear_each_other() {
+    let Some(mut grid) = strangers(3) else { return };
+    for at in 0..3 {
+        grid.change(at, |setup| setup.argument("--discover").argument("multicast").set("grid", "shop"));
+    }
+    grid.allow(0, &[1]);
+    grid.allow(1, &[0]);
+    grid.allow(2, &[]);
+    // 1. Two that allow each other meet, and trade.
+    grid.start(0);
+    grid.start(1);
+    grid.wait_met(0, &[1]);
+    grid.wait_met(1, &[0]);
+    wait_for("a call runs at the other node", || {
+        let calls = [(); 3].map(|()| grid.begin(0, "work.where", json!([0.2])));
+        calls.map(crate::support::Pending::ok).contains(&json!(1))
+    });
+    // 2. One that nobody allows is named, and left alone.
+    grid.start(2);
+    let stranger = format!("its key is not allowed here: {}", grid.key(2));
+    grid.daemon(0).wait_log(&stranger);
+    grid.daemon(1).wait_log(&stranger);
+    assert_eq!((grid.met(0), grid.met(2)), (vec![1], vec![]));
+    // 3. Once it is allowed it is met, by its next beacon; it was said once.
+    grid.allow(0, &[1, 2]);
+    grid.allow(2, &[0]);
+    grid.wait_met(0, &[1, 2]);
+    assert_eq!(grid.daemon(0).log().matches(&stranger).count(), 1);
+}
+
+#[test]
+fn a_port_that_is_taken_is_said() {
+    let taken = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    let group = format!("239.192.70.71:{}", taken.local_addr().expect("its address").port());
+    let setup = node(1).set("multicast", &group).argument("--discover").argument("multicast");
+    let said = setup.refused();
+    assert!(
+        said.contains(&format!("by multicast at {group}")) && said.contains("hint: name another port"),
+        "{said}"
+    );
 }

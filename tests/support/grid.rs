@@ -75,13 +75,22 @@ impl Grid {
             let [_, _, high, low] = process.to_be_bytes();
             Ipv4Addr::new(127, 1 + high % 250, low, u8::try_from(grid * 16).expect("few grids") + at + 1)
         };
-        Self::at(slots, files, None, address)
+        Self::at(slots, files, None, true, address)
     }
 
     /// The same, each on one of the hosts.
     pub(crate) fn planned_on(hosts: Hosts, slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on(hosts, slots, files, true)
+    }
+
+    /// The same, and none is told of another.
+    pub(crate) fn strangers_on(hosts: Hosts, slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on(hosts, slots, files, false)
+    }
+
+    fn on(hosts: Hosts, slots: &[usize], files: &[(&str, &str)], join: bool) -> Self {
         let addresses: Vec<Ipv4Addr> = (0..slots.len()).map(|at| hosts.address(narrow(at))).collect();
-        Self::at(slots, files, Some(hosts), |at| addresses[usize::from(at)])
+        Self::at(slots, files, Some(hosts), join, |at| addresses[usize::from(at)])
     }
 
     /// Nodes that run and know each other.
@@ -96,6 +105,7 @@ impl Grid {
         slots: &[usize],
         files: &[(&str, &str)],
         hosts: Option<Hosts>,
+        join: bool,
         address: impl Fn(u8) -> Ipv4Addr,
     ) -> Self {
         let setups: Vec<Setup> = slots.iter().map(|_| Setup::new(files)).collect();
@@ -111,7 +121,7 @@ impl Grid {
                 .set("queue_wait", "30s")
                 .argument("--listen")
                 .argument(&addresses[at].to_string());
-            if at > 0 {
+            if join && at > 0 {
                 setup = setup.argument("--join").argument(&format!("{}@{}", keys[0], addresses[0]));
             }
             if let Some(hosts) = &hosts {

@@ -221,10 +221,10 @@ struct SettingFlags {
     /// A node of the grid to connect to first; may be given several times. `bourse init` prints a node's key
     #[arg(long, value_name = "KEY@HOST:PORT")]
     join: Vec<String>,
-    /// Where other nodes are looked for; may be given several times: machine
+    /// Where other nodes are looked for; may be given several times: machine, multicast
     #[arg(long, value_name = "SOURCE")]
     discover: Vec<String>,
-    /// The grid's name: on the machine, only nodes of the same name find each other
+    /// The grid's name: on the machine and by multicast, only nodes of the same name find each other
     #[arg(long, value_name = "NAME")]
     grid: Option<String>,
     /// Public key of a node that this one speaks with; may be given several times. Others stand in the file `allowed`

@@ -1,8 +1,9 @@
 //! Settings about other nodes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
 use bourse_transport::Key;
+use bourse_wire::beacon;
 
 use super::resolve::Config;
 use super::value;
@@ -21,10 +22,9 @@ pub(crate) struct Join {
 pub(crate) enum Discover {
     /// Among the daemons that the same user runs on this machine.
     Machine,
+    /// By multicast on the networks that this machine is on.
+    Multicast,
 }
-
-/// The longest name of a grid, in bytes.
-pub(crate) const GRID_BYTES_MAX: usize = 63;
 
 impl Config {
     /// Where other nodes connect, if they may. Whoever is looked for on this machine alone needs not say where.
@@ -38,6 +38,11 @@ impl Config {
     pub(crate) fn discover(&self) -> Vec<Discover> {
         let all = self.list("discover");
         all.iter().map(|text| discover(text).expect("a source is checked when it is given")).collect()
+    }
+
+    /// The group and port at which nodes say that they are there.
+    pub(crate) fn multicast(&self) -> SocketAddrV4 {
+        multicast(self.text("multicast")).expect("a group is checked when it is given")
     }
 
     /// The name of the grid; empty if it has none.
@@ -66,6 +71,7 @@ pub(super) fn check(name: &str, text: &str) -> Result<(), String> {
         "allow" => items.iter().try_for_each(|item| key(item).map(drop)),
         "discover" => items.iter().try_for_each(|item| discover(item).map(drop)),
         "grid" => grid(text),
+        "multicast" => multicast(text).map(drop),
         _ => Ok(()),
     }
 }
@@ -81,18 +87,26 @@ fn key(text: &str) -> Result<Key, String> {
 fn discover(text: &str) -> Result<Discover, String> {
     match text {
         "machine" => Ok(Discover::Machine),
-        _ => Err(format!("{text:?} is no place where nodes are looked for; there is machine")),
+        "multicast" => Ok(Discover::Multicast),
+        _ => Err(format!("{text:?} is no place where nodes are looked for; there are machine and multicast")),
     }
 }
 
 fn grid(text: &str) -> Result<(), String> {
-    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    match text.len() <= GRID_BYTES_MAX && text.chars().all(is_of_name) {
+    match beacon::is_grid(text) {
         true => Ok(()),
         false => Err(format!(
-            "{text:?} is no name of a grid: it has at most {GRID_BYTES_MAX} letters, digits, and - _ ."
+            "{text:?} is no name of a grid: it has at most {} letters, digits, and - _ .",
+            beacon::GRID_BYTES_MAX
         )),
     }
+}
+
+/// A group, and the port that is listened on.
+fn multicast(text: &str) -> Result<SocketAddrV4, String> {
+    let group =
+        text.parse().ok().filter(|group: &SocketAddrV4| group.ip().is_multicast() && group.port() > 0);
+    group.ok_or_else(|| format!("{text:?} is no multicast group and port, such as 239.192.70.71:7071"))
 }
 
 fn join(text: &str) -> Result<Join, String> {
@@ -148,6 +162,10 @@ mod tests {
         assert_eq!(config.listen(), Some(([10, 0, 0, 7], 7071).into()));
         let message = |name: &str, text: &str| resolve(&[(name, text)]).unwrap_err().to_string();
         assert!(message("discover", "machine,cloud").contains("\"cloud\" is no place"));
+        assert_eq!(config.multicast().to_string(), "239.192.70.71:7071");
+        for bad in ["239.192.70.71", "239.192.70.71:0", "10.0.0.7:7071", "[ff02::1]:7071"] {
+            assert!(message("multicast", bad).contains("is no multicast group"), "{bad}");
+        }
         for bad in ["my shop", "shop\n", "läden", &"x".repeat(64)] {
             assert!(message("grid", bad).contains("is no name of a grid"), "{bad}");
         }

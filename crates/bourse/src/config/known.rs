@@ -127,7 +127,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "discover",
         Shape::List,
         "",
-        "where other nodes are looked for: machine (this user's daemons on this machine)",
+        "where other nodes are looked for: machine (this user's daemons on this machine), multicast (the networks that this machine is on)",
+    ),
+    daemon(
+        "multicast",
+        Shape::Text,
+        "239.192.70.71:7071",
+        "GROUP:PORT at which nodes that look for others by multicast say that they are there",
     ),
     daemon(
         "allow",

@@ -94,10 +94,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     };
 
     let mut peers = Peers::start(&config, &data).await?;
-    let mut discovery = peers
-        .as_ref()
-        .map(|peers| Discovery::start(&config, bourse_transport::Key(peers.key()), peers.address()))
-        .transpose()?;
+    let mut discovery = peers.as_ref().map(|peers| Discovery::start(&config, peers)).transpose()?;
 
     bourse_worker::keeper::become_subreaper()?;
     let keeper = keeper::KeeperLine::start().context("the keeper cannot be started")?;
@@ -229,7 +226,8 @@ fn grid_config(config: &Config, peers: &Peers) -> anyhow::Result<bourse_node::Gr
         given => given.to_owned(),
     };
     let mut seeds: Vec<_> = config.join().into_iter().map(|join| (join.key.0, join.address)).collect();
-    if config.discover().contains(&Discover::Machine) {
+    let finds_each_other = |source: &Discover| matches!(source, Discover::Machine | Discover::Multicast);
+    if !address.is_empty() && config.discover().iter().any(finds_each_other) {
         // Others find this node as it finds them.
         seeds.push((peers.key(), address.clone()));
     }

@@ -121,13 +121,18 @@ impl Machine {
         let mut nodes = self.read_all();
         nodes.retain(|key, card| card.grid == self.card.grid && key.to_hex() != self.card.key);
         for key in self.nodes.keys().filter(|key| !nodes.contains_key(key)) {
-            found.push(Found::Gone(*key));
+            found.push(Found::Gone { key: *key, trusted: true });
         }
         let nodes: BTreeMap<Key, String> = nodes.into_iter().map(|(key, card)| (key, card.address)).collect();
         for (key, address) in nodes.iter().filter(|(key, address)| self.nodes.get(key) != Some(address)) {
             found.push(Found::Lead(Lead { key: *key, address: address.clone(), trusted: true }));
         }
         self.nodes = nodes;
+    }
+
+    /// Whether that node is one of this machine.
+    pub(super) fn knows(&self, key: Key) -> bool {
+        self.nodes.contains_key(&key)
     }
 
     /// Whether this node's file is the one that it has written.

@@ -14,8 +14,10 @@
 //! | file | source | leads are trusted |
 //! |---|---|---|
 //! | `machine` | files of this user's daemons on this machine | yes |
+//! | `multicast` | what nodes on the same networks say to a group | no |
 
 mod machine;
+mod multicast;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +25,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bourse_transport::Key;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::peers::Peers;
 use crate::config::{Config, Discover};
 use machine::{Card, Machine};
+use multicast::{Ear, Multicast};
+
+/// What was found, and is not read yet: more is dropped, and found again.
+const FOUND_MAX: usize = 64;
 
 /// How often the machine's folder is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,21 +56,32 @@ pub(crate) struct Lead {
 pub(crate) enum Found {
     /// A node may be there. What is found again is told again, at another address or the same.
     Lead(Lead),
-    /// A node whose lead was trusted is gone, and its key is not to be trusted any more.
-    Gone(Key),
+    /// A node that was found is gone.
+    Gone {
+        /// Its key.
+        key: Key,
+        /// Its key needed no list, and is not to be trusted any more.
+        trusted: bool,
+    },
 }
 
 /// All sources that the settings name.
 pub(crate) struct Discovery {
     machine: Option<Machine>,
     looks: tokio::time::Interval,
+    /// The others; they end with this.
+    _sources: JoinSet<()>,
+    from_sources: mpsc::Receiver<Found>,
+    /// Kept, so that there is no end where there is no source.
+    _to_here: mpsc::Sender<Found>,
     ready: Vec<Found>,
 }
 
 impl Discovery {
     /// Begins to look, and lets others find this node. Where nothing is to be looked for nothing is ever found.
-    pub(crate) fn start(config: &Config, own: Key, listening: Option<SocketAddr>) -> anyhow::Result<Self> {
+    pub(crate) fn start(config: &Config, peers: &Peers) -> anyhow::Result<Self> {
         let discover = config.discover();
+        let (own, listening) = (Key(peers.key()), peers.address());
         let mut ready = Vec::new();
         let machine = match listening.filter(|_| discover.contains(&Discover::Machine)) {
             None => None,
@@ -72,9 +92,16 @@ impl Discovery {
                 Some(machine)
             }
         };
+        let (to_here, from_sources) = mpsc::channel(FOUND_MAX);
+        let mut sources = JoinSet::new();
+        if discover.contains(&Discover::Multicast) {
+            let ear = Ear::new(own, config.grid(), peers.allowed());
+            let multicast = Multicast::start(config.multicast(), listening, ear)?;
+            sources.spawn(multicast.run(to_here.clone()));
+        }
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { machine, looks, ready })
+        Ok(Self { machine, looks, _sources: sources, from_sources, _to_here: to_here, ready })
     }
 
     /// What has been found so far, without waiting.
@@ -89,13 +116,22 @@ impl Discovery {
                 found.append(&mut self.ready);
                 return;
             }
-            match &mut self.machine {
-                None => std::future::pending().await,
-                Some(machine) => {
-                    self.looks.tick().await;
+            tokio::select! {
+                Some(other) = self.from_sources.recv() => self.on_source(other),
+                _ = self.looks.tick(), if self.machine.is_some() => {
+                    let machine = self.machine.as_mut().expect("it is there");
                     machine.look(&mut self.ready);
                 }
             }
+        }
+    }
+
+    fn on_source(&mut self, found: Found) {
+        let is_here = |key: &Key| self.machine.as_ref().is_some_and(|machine| machine.knows(*key));
+        // A node of this machine is where its file says, whatever else is heard of it.
+        match &found {
+            Found::Lead(Lead { key, .. }) | Found::Gone { key, .. } if is_here(key) => {}
+            _ => self.ready.push(found),
         }
     }
 }

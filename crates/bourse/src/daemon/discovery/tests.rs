@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use bourse_transport::Allowed;
+use bourse_wire::beacon::{Beacon, Datagram};
+
 use super::*;
 
 fn key(digit: u8) -> Key {
@@ -49,7 +52,7 @@ fn daemons_of_one_machine_see_each_other_come_and_go() {
     assert_eq!(look(&mut one), [lead(2, 22)]);
     // 4. It ends, and nothing is left.
     drop(two);
-    assert_eq!(look(&mut one), [Found::Gone(key(2))]);
+    assert_eq!(look(&mut one), [Found::Gone { key: key(2), trusted: true }]);
     drop((one, other));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
@@ -141,6 +144,51 @@ fn what_is_no_file_of_a_daemon_is_left_alone() {
     assert_eq!(look(&mut one), []);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 6);
     drop(held);
+}
+
+#[test]
+fn a_beacon_of_an_allowed_node_is_a_lead() {
+    let beacon = |digit: u8, grid: &str| {
+        Datagram::Beacon(Beacon { key: [digit; 32], port: 7, grid: grid.to_owned() }).encode()
+    };
+    let allowed = Allowed::from_iter([key(1), key(2), key(4)]);
+    let mut ear = Ear::new(key(1), "shop", allowed.clone());
+    let start = tokio::time::Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    let from = |last: u8| IpAddr::from([10, 0, 0, last]);
+    let lead = |last: u8| Some(Lead { key: key(2), address: format!("10.0.0.{last}:7"), trusted: false });
+    // 1. It is one when it is heard first, and again after a while, wherever it is then.
+    assert_eq!(ear.hear(at(0), &beacon(2, "shop"), from(2)), lead(2));
+    assert_eq!(ear.hear(at(1), &beacon(2, "shop"), from(3)), None);
+    assert_eq!(ear.hear(at(2), &beacon(2, "shop"), from(3)), lead(3));
+    // 2. An echo, another grid, a question, nonsense, and who is not allowed are none.
+    for other in [
+        beacon(1, "shop"),
+        beacon(4, "bakery"),
+        beacon(4, ""),
+        Datagram::Question { nonce: 1 }.encode(),
+        b"nonsense".to_vec(),
+        vec![],
+        beacon(3, "shop"),
+    ] {
+        assert_eq!(ear.hear(at(3), &other, from(4)), None, "{other:?}");
+    }
+    // 3. It is allowed later.
+    allowed.admit(key(3));
+    assert_eq!(ear.hear(at(4), &beacon(3, "shop"), from(4)).map(|lead| lead.key), Some(key(3)));
+    // 4. Who is silent for a minute, or is not allowed any more, is gone.
+    assert_eq!(ear.forget(at(60)), []);
+    assert_eq!(ear.forget(at(63)), [key(2)]);
+    allowed.revoke(key(3));
+    assert_eq!(ear.forget(at(63)), [key(3)]);
+    // 5. However many keys are invented, few are kept.
+    for digits in 0..10_000_u32 {
+        let mut stranger = [9; 32];
+        stranger[..4].copy_from_slice(&digits.to_be_bytes());
+        let beacon = Beacon { key: stranger, port: 7, grid: "shop".to_owned() };
+        assert_eq!(ear.hear(at(64), &Datagram::Beacon(beacon).encode(), from(9)), None);
+    }
+    assert!(ear.kept() < 100, "{}", ear.kept());
 }
 
 #[test]

@@ -31,8 +31,10 @@ impl Driver {
     pub(super) fn on_found(&mut self, found: &mut Vec<Found>) {
         for found in found.drain(..) {
             let Some(peers) = &mut self.peers else { return };
-            if let Found::Gone(key) = found {
-                peers.distrust(key);
+            if let Found::Gone { key, trusted } = found {
+                if trusted {
+                    peers.distrust(key);
+                }
                 // Whoever was named in the settings is asked again and again.
                 if !self.config.join().iter().any(|join| join.key == key) {
                     self.handle(Input::SeedGone { node: key.0 });

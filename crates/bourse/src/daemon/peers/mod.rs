@@ -31,8 +31,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bourse_transport::{
-    BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router, RouterOptions,
-    SendError, Transport,
+    Allowed, BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router,
+    RouterOptions, SendError, Transport,
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -190,6 +190,11 @@ impl Peers {
     /// Where other nodes connect, with the port that was picked for port 0.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listening.as_ref().map(|listening| listening.address)
+    }
+
+    /// With whom this node speaks, now and whenever it is asked.
+    pub(crate) fn allowed(&self) -> Allowed {
+        self.list.allowed.clone()
     }
 
     /// A node that was found, as one to be dialed, if this node speaks with it.
