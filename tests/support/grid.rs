@@ -67,6 +67,15 @@ impl Pending {
 impl Grid {
     /// Nodes with so many slots each, that serve these files. None of them runs yet.
     pub(crate) fn planned(slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on_loopback(slots, files, true)
+    }
+
+    /// The same, and none is told of another.
+    pub(crate) fn strangers(slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on_loopback(slots, files, false)
+    }
+
+    fn on_loopback(slots: &[usize], files: &[(&str, &str)], join: bool) -> Self {
         // Each test has addresses of loopback for itself.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let process = std::process::id();
@@ -75,7 +84,7 @@ impl Grid {
             let [_, _, high, low] = process.to_be_bytes();
             Ipv4Addr::new(127, 1 + high % 250, low, u8::try_from(grid * 16).expect("few grids") + at + 1)
         };
-        Self::at(slots, files, None, true, address)
+        Self::at(slots, files, None, join, address)
     }
 
     /// The same, each on one of the hosts.

@@ -24,6 +24,13 @@ pub(crate) enum Discover {
     Machine,
     /// By multicast on the networks that this machine is on.
     Multicast,
+    /// Behind a name.
+    Dns {
+        /// The name.
+        name: String,
+        /// Where the nodes listen; `None`: the name's SRV records say so.
+        port: Option<u16>,
+    },
 }
 
 impl Config {
@@ -43,6 +50,11 @@ impl Config {
     /// The group and port at which nodes say that they are there.
     pub(crate) fn multicast(&self) -> SocketAddrV4 {
         multicast(self.text("multicast")).expect("a group is checked when it is given")
+    }
+
+    /// The DNS server that is asked; `None`: as the system says.
+    pub(crate) fn resolver(&self) -> Option<SocketAddr> {
+        value::address(self.text("resolver"))
     }
 
     /// The name of the grid; empty if it has none.
@@ -88,8 +100,30 @@ fn discover(text: &str) -> Result<Discover, String> {
     match text {
         "machine" => Ok(Discover::Machine),
         "multicast" => Ok(Discover::Multicast),
-        _ => Err(format!("{text:?} is no place where nodes are looked for; there are machine and multicast")),
+        _ => match text.strip_prefix("dns:") {
+            Some(rest) => dns(rest).ok_or_else(|| {
+                format!(
+                    "{text:?} is not dns:NAME, of a name with SRV records such as _bourse._tcp.example.org, or dns:NAME:PORT, of one with addresses"
+                )
+            }),
+            None => Err(format!(
+                "{text:?} is no place where nodes are looked for; there are machine, multicast, dns:NAME and dns:NAME:PORT"
+            )),
+        },
     }
+}
+
+fn dns(text: &str) -> Option<Discover> {
+    let (name, port) = match text.split_once(':') {
+        None => (text, None),
+        Some((name, port)) => (name, Some(port.parse().ok().filter(|port: &u16| *port > 0)?)),
+    };
+    let is_label = |label: &str| {
+        let is_of_label = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(is_of_label)
+    };
+    let is_name = name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(is_label);
+    is_name.then(|| Discover::Dns { name: name.to_owned(), port })
 }
 
 fn grid(text: &str) -> Result<(), String> {
@@ -162,6 +196,14 @@ mod tests {
         assert_eq!(config.listen(), Some(([10, 0, 0, 7], 7071).into()));
         let message = |name: &str, text: &str| resolve(&[(name, text)]).unwrap_err().to_string();
         assert!(message("discover", "machine,cloud").contains("\"cloud\" is no place"));
+        let dns = |name: &str, port| Discover::Dns { name: name.to_owned(), port };
+        let config = resolve(&[("discover", "dns:_bourse._tcp.example.org, dns:nodes.:7071")]).unwrap();
+        assert_eq!(config.discover(), [dns("_bourse._tcp.example.org", None), dns("nodes.", Some(7071))]);
+        assert_eq!((config.listen(), config.resolver()), (None, None));
+        let long = format!("dns:{}", "x.".repeat(200));
+        for bad in ["dns:", "dns:a..b", "dns:a:0", "dns:a:x", "dns:a b", "dns:a:1:2", "dns:ä:1", &long] {
+            assert!(message("discover", bad).contains("is not dns:NAME"), "{bad}");
+        }
         assert_eq!(config.multicast().to_string(), "239.192.70.71:7071");
         for bad in ["239.192.70.71", "239.192.70.71:0", "10.0.0.7:7071", "[ff02::1]:7071"] {
             assert!(message("multicast", bad).contains("is no multicast group"), "{bad}");

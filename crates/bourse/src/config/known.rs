@@ -127,7 +127,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "discover",
         Shape::List,
         "",
-        "where other nodes are looked for: machine (this user's daemons on this machine), multicast (the networks that this machine is on)",
+        "where other nodes are looked for: machine (this user's daemons on this machine), multicast (the networks that this machine is on), dns:NAME (its SRV records), dns:NAME:PORT (its addresses)",
+    ),
+    daemon(
+        "resolver",
+        Shape::Address,
+        "",
+        "address of the DNS server that is asked for other nodes, such as 10.0.0.2:53; those of /etc/resolv.conf if not set",
     ),
     daemon(
         "multicast",

@@ -144,7 +144,7 @@ impl Driver {
                         self.on_peer(event);
                     }
                 }
-                () = others::look(&mut self.discovery, &mut found) => self.on_found(&mut found),
+                () = others::look(&mut self.discovery, &self.node, &mut found) => self.on_found(&mut found),
                 _ = self.http_events.recv_many(&mut http, EVENTS_PER_TURN) => {
                     for event in http.drain(..) {
                         self.on_http(event);

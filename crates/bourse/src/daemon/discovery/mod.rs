@@ -15,9 +15,16 @@
 //! |---|---|---|
 //! | `machine` | files of this user's daemons on this machine | yes |
 //! | `multicast` | what nodes on the same networks say to a group | no |
+//! | `dns` | the addresses of a name, whose nodes are asked for their keys | no |
+//!
+//! Beside them, `answers` tells who asks at this node's address who it is, and `strangers` tells the user of nodes that are not
+//! allowed.
 
+mod answers;
+mod dns;
 mod machine;
 mod multicast;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +32,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bourse_transport::Key;
-use tokio::sync::mpsc;
+use bourse_wire::beacon::Beacon;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::files;
 use super::peers::Peers;
 use crate::config::{Config, Discover};
+use answers::Answers;
+use dns::Dns;
 use machine::{Card, Machine};
 use multicast::{Ear, Multicast};
 
@@ -71,6 +82,8 @@ pub(crate) struct Discovery {
     looks: tokio::time::Interval,
     /// The others; they end with this.
     _sources: JoinSet<()>,
+    /// Whether this node is linked with another.
+    linked: watch::Sender<bool>,
     from_sources: mpsc::Receiver<Found>,
     /// Kept, so that there is no end where there is no source.
     _to_here: mpsc::Sender<Found>,
@@ -99,9 +112,26 @@ impl Discovery {
             let multicast = Multicast::start(config.multicast(), listening, ear)?;
             sources.spawn(multicast.run(to_here.clone()));
         }
+        let (linked, is_linked) = watch::channel(false);
+        for source in discover {
+            let Discover::Dns { name, port } = source else { continue };
+            let (resolver, allowed, linked) = (config.resolver(), peers.allowed(), is_linked.clone());
+            let dns = Dns { name, port, resolver, own, allowed, secret: files::entropy()?, linked };
+            sources.spawn(dns.run(to_here.clone()));
+        }
+        if let Some(address) = listening {
+            let beacon = Beacon { key: own.0, port: address.port(), grid: config.grid().to_owned() };
+            match Answers::start(address, beacon) {
+                Ok(answers) => drop(sources.spawn(answers.run())),
+                Err(error) => tracing::warn!(
+                    "nodes that look for others by a name do not find this one: UDP port {}: {error}\n  hint: stop what has that port, or listen on another",
+                    address.port()
+                ),
+            }
+        }
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { machine, looks, _sources: sources, from_sources, _to_here: to_here, ready })
+        Ok(Self { machine, looks, _sources: sources, linked, from_sources, _to_here: to_here, ready })
     }
 
     /// What has been found so far, without waiting.
@@ -109,8 +139,11 @@ impl Discovery {
         std::mem::take(&mut self.ready)
     }
 
-    /// Waits until something was found and appends it to `found`. Cancel-safe.
-    pub(crate) async fn recv(&mut self, found: &mut Vec<Found>) {
+    /// Waits until something was found and appends it to `found`. Cancel-safe. Whoever is linked with nobody looks more often.
+    pub(crate) async fn recv(&mut self, linked: bool, found: &mut Vec<Found>) {
+        if *self.linked.borrow() != linked {
+            self.linked.send_replace(linked);
+        }
         loop {
             if !self.ready.is_empty() {
                 found.append(&mut self.ready);

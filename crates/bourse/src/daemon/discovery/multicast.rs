@@ -12,7 +12,7 @@
 //!
 //! A node that listens nowhere, or on loopback, hears others and says nothing: they could not reach it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::strangers::Strangers;
 use super::{Found, Lead};
 
 /// Between the first beacons.
@@ -37,8 +38,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Between two leads to one node, however many beacons come.
 const LEAD_PAUSE: Duration = Duration::from_secs(2);
-/// Keys that are said not to be allowed, at most: others may invent them.
-const SAID_MAX: usize = 64;
 /// Interfaces that are used, at most.
 const INTERFACES_MAX: usize = 64;
 /// After an error of the socket it is left alone for this long.
@@ -63,8 +62,7 @@ pub(super) struct Ear {
     grid: String,
     allowed: Allowed,
     heard: BTreeMap<Key, Heard>,
-    /// Keys that were said not to be allowed.
-    said: BTreeSet<Key>,
+    strangers: Strangers,
 }
 
 #[derive(Clone, Copy)]
@@ -164,7 +162,8 @@ impl Multicast {
 
 impl Ear {
     pub(super) fn new(own: Key, grid: &str, allowed: Allowed) -> Self {
-        Self { own, grid: grid.to_owned(), allowed, heard: BTreeMap::new(), said: BTreeSet::new() }
+        let strangers = Strangers::default();
+        Self { own, grid: grid.to_owned(), allowed, heard: BTreeMap::new(), strangers }
     }
 
     /// A datagram came. The lead that it is, if it is one.
@@ -178,7 +177,7 @@ impl Ear {
         let address = SocketAddr::new(from, beacon.port).to_string();
         if !self.allowed.admits(key) {
             self.heard.remove(&key);
-            self.say_stranger(key, &address);
+            self.strangers.say(key, &address);
             return None;
         }
         let heard = self.heard.get(&key).copied();
@@ -201,17 +200,7 @@ impl Ear {
     /// How many keys are remembered.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
-        self.heard.len() + self.said.len()
-    }
-
-    fn say_stranger(&mut self, key: Key, address: &str) {
-        if self.said.len() >= SAID_MAX || !self.said.insert(key) {
-            return;
-        }
-        tracing::info!(
-            "a node at {address} says that it is of the same grid; its key is not allowed here: {0}\n  hint: if it is yours, say --allow {0}, or write the key into the file `allowed` in the data folder",
-            key.to_hex()
-        );
+        self.heard.len() + self.strangers.count()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The lines to other nodes, and where they are found, as the node's inputs and outputs.
 
-use bourse_node::{Input, LinkId};
+use bourse_node::{Input, LinkId, Node};
 use bourse_transport::SendError;
 use bourse_wire::header;
 use bourse_wire::peer::v1 as peer;
@@ -19,9 +19,9 @@ pub(super) async fn recv(peers: &mut Option<Peers>, events: &mut Vec<PeerEvent>)
 }
 
 /// Waits until another node is found; for ever, if this one is alone.
-pub(super) async fn look(discovery: &mut Option<Discovery>, found: &mut Vec<Found>) {
+pub(super) async fn look(discovery: &mut Option<Discovery>, node: &Node, found: &mut Vec<Found>) {
     match discovery {
-        Some(discovery) => discovery.recv(found).await,
+        Some(discovery) => discovery.recv(node.is_linked(), found).await,
         None => std::future::pending().await,
     }
 }
