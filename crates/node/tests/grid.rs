@@ -93,6 +93,8 @@ fn who_is_found_while_it_runs_is_bought_from() {
     let calls: Vec<_> = (0..4).map(|_| g.nodes[0].call_with("m.f", "500", |_| {})).collect();
     answered(&mut g, 0, &calls);
     assert_eq!(ran(&g, "f"), [2, 2], "each node ran two");
+    let is_said = |e: &&bourse_node::Event| matches!(e, bourse_node::Event::Note { level: bourse_node::Level::Info, text } if text.contains("09090909 can't be reached"));
+    assert_eq!(g.nodes[1].events.iter().filter(is_said).count(), 1, "that one is not there is said once");
     // 3. Who is gone is not dialed any more; one that can be reached stays.
     g.nodes[1].input(Input::SeedGone { node: [9; 32] });
     g.run(3_000);
