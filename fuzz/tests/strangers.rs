@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bourse_node::{Config, Found, GridConfig, Input, Kind, LinkId, Node, Output, PeerId, Report, RevisionId};
+use bourse_wire::beacon::{self, Datagram};
 use bourse_wire::id::Incarnation;
 use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
@@ -54,6 +55,21 @@ fn cbor() {
             let again = Value::from_cbor(&value.to_cbor()).expect("what is written reads back");
             assert_eq!(again.to_cbor(), value.to_cbor());
             let _ = value.to_json();
+        }
+    });
+}
+
+#[test]
+fn datagrams_of_discovery() {
+    let beacon = beacon::Beacon { key: [7; 32], port: 7071, grid: "shop".to_owned() };
+    let valid = [
+        Datagram::Beacon(beacon.clone()),
+        Datagram::Question { nonce: 1 },
+        Datagram::Answer { nonce: 1, beacon },
+    ];
+    check(valid.iter().map(Datagram::encode).collect(), |bytes| {
+        if let Some(said) = Datagram::decode(&bytes) {
+            assert_eq!(Datagram::decode(&said.encode()), Some(said), "what was read can be said");
         }
     });
 }
@@ -295,6 +311,18 @@ fn peer_frames() {
                 in_line: true,
             }],
         }),
+        Frame::Roster(peer::Roster {
+            digest: 5,
+            asks: true,
+            entries: vec![peer::Entry {
+                key: PEER_KEY.to_vec().into(),
+                revision: 2,
+                standing: peer::Standing::Ticket.into(),
+                until_ms: 9,
+                name: "alder".into(),
+            }],
+        }),
+        Frame::Enroll(peer::Enroll { key: vec![7; 32].into(), name: "birch".into() }),
         claim(1, 0, 1, vec![]),
         claim(2, 2, 3, vec![1, 2]),
         Frame::Grant(peer::Grant { lot: lot(), epoch: 1, granted: 5, revoked: 1, ..Default::default() }),
@@ -362,6 +390,7 @@ impl World {
             seeds: Vec::new(),
             may_serve: true,
             sell_max: None,
+            roster: Vec::new(),
             times: Default::default(),
         };
         let config = Config { token: Bytes::from_static(TOKEN), grid: Some(grid), ..Config::new(2) };

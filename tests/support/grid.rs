@@ -67,6 +67,15 @@ impl Pending {
 impl Grid {
     /// Nodes with so many slots each, that serve these files. None of them runs yet.
     pub(crate) fn planned(slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on_loopback(slots, files, true)
+    }
+
+    /// The same, and none is told of another.
+    pub(crate) fn strangers(slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on_loopback(slots, files, false)
+    }
+
+    fn on_loopback(slots: &[usize], files: &[(&str, &str)], join: bool) -> Self {
         // Each test has addresses of loopback for itself.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let process = std::process::id();
@@ -75,13 +84,22 @@ impl Grid {
             let [_, _, high, low] = process.to_be_bytes();
             Ipv4Addr::new(127, 1 + high % 250, low, u8::try_from(grid * 16).expect("few grids") + at + 1)
         };
-        Self::at(slots, files, None, address)
+        Self::at(slots, files, None, join, address)
     }
 
     /// The same, each on one of the hosts.
     pub(crate) fn planned_on(hosts: Hosts, slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on(hosts, slots, files, true)
+    }
+
+    /// The same, and none is told of another.
+    pub(crate) fn strangers_on(hosts: Hosts, slots: &[usize], files: &[(&str, &str)]) -> Self {
+        Self::on(hosts, slots, files, false)
+    }
+
+    fn on(hosts: Hosts, slots: &[usize], files: &[(&str, &str)], join: bool) -> Self {
         let addresses: Vec<Ipv4Addr> = (0..slots.len()).map(|at| hosts.address(narrow(at))).collect();
-        Self::at(slots, files, Some(hosts), |at| addresses[usize::from(at)])
+        Self::at(slots, files, Some(hosts), join, |at| addresses[usize::from(at)])
     }
 
     /// Nodes that run and know each other.
@@ -96,6 +114,7 @@ impl Grid {
         slots: &[usize],
         files: &[(&str, &str)],
         hosts: Option<Hosts>,
+        join: bool,
         address: impl Fn(u8) -> Ipv4Addr,
     ) -> Self {
         let setups: Vec<Setup> = slots.iter().map(|_| Setup::new(files)).collect();
@@ -111,7 +130,7 @@ impl Grid {
                 .set("queue_wait", "30s")
                 .argument("--listen")
                 .argument(&addresses[at].to_string());
-            if at > 0 {
+            if join && at > 0 {
                 setup = setup.argument("--join").argument(&format!("{}@{}", keys[0], addresses[0]));
             }
             if let Some(hosts) = &hosts {

@@ -231,6 +231,12 @@ struct SettingFlags {
     /// A node of the grid to connect to first; may be given several times. `bourse init` prints a node's key
     #[arg(long, value_name = "KEY@HOST:PORT")]
     join: Vec<String>,
+    /// Where other nodes are looked for; may be given several times: machine, multicast, dns:NAME[:PORT]
+    #[arg(long, value_name = "SOURCE")]
+    discover: Vec<String>,
+    /// The grid's name: on the machine and by multicast, only nodes of the same name find each other
+    #[arg(long, value_name = "NAME")]
+    grid: Option<String>,
     /// Public key of a node that this one speaks with; may be given several times. Others stand in the file `allowed`
     /// in the data folder
     #[arg(long, value_name = "KEY")]
@@ -265,12 +271,13 @@ impl SettingFlags {
             ("http", &self.http),
             ("smtp", &self.smtp),
             ("listen", &self.listen),
+            ("grid", &self.grid),
             ("store", &self.store),
             ("token", &self.token),
             ("python", &self.python),
         ];
         given.extend(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
-        for (name, values) in [("join", &self.join), ("allow", &self.allow)] {
+        for (name, values) in [("join", &self.join), ("discover", &self.discover), ("allow", &self.allow)] {
             if !values.is_empty() {
                 given.insert(name.to_owned(), values.join(","));
             }

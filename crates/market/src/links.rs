@@ -102,6 +102,15 @@ impl Links {
         }
     }
 
+    /// An address at which a node was found just now: what was known of it before is older, unless there is a link.
+    pub fn find(&mut self, contact: &Contact) {
+        self.learn(contact);
+        let is_linked = self.by_node.contains_key(&contact.id);
+        if let Some(known) = self.book.get_mut(&contact.id).filter(|_| !is_linked) {
+            known.address.clone_from(&contact.address);
+        }
+    }
+
     /// A link has opened, and the other end has said who it is.
     pub fn linked(&mut self, now: Mono, link: LinkId, contact: Contact) {
         if contact.id == self.me || self.links.contains_key(&link) {

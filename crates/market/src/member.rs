@@ -12,12 +12,14 @@
 //!   much again by chance, it serves itself, if it may, and tells all who have asked it. If others are known who would serve
 //!   (an authority names some), they go first: it waits twice `alone` longer. A seed that answers goes first as well: it
 //!   waits `alone` longer.
+//! - A seed that is found later is asked at once, and from then on as the others.
 //! - One that serves is its own first home. It goes on to ask its seeds, now and then: that heals what a split has left. While it
 //!   knows no other authority, it asks them every `redial_max`.
 //!
 //! After faults have stopped it has homes within `redial_max`, and knows what they know within `join`.
 
 mod hearing;
+mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -103,7 +105,7 @@ enum Kind {
     Other,
     /// It was an authority, as far as anybody has said.
     Authority,
-    /// This node was started with its address.
+    /// This node was started with its address, or has found it since.
     Seed,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! transport -> node: PeerOpened, PeerFrame, PeerClosed, NotReached     node -> transport: Dial, PeerSend, PeerClose
+//! discovery -> node: Seed, SeedGone
 //! peer <-> node:     hello, then the market's messages, and run, to_runner, from_runner
 //! ```
 //!
@@ -56,7 +57,7 @@ pub struct GridConfig {
     pub address: String,
     /// What fails together with it.
     pub domain: String,
-    /// Nodes to begin with: key and address.
+    /// Nodes to begin with: key and address. The node itself may be among them, if others begin with it.
     pub seeds: Vec<([u8; 32], String)>,
     /// It may become an authority.
     pub may_serve: bool,
@@ -71,6 +72,9 @@ pub struct GridConfig {
 /// A connection with another node that has not said hello for this long is closed.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 
+/// Seeds that were found of which it is said that they can't be reached, at most.
+const FOUND_MAX: usize = 1024;
+
 /// Everything of a node that has to do with others.
 pub(crate) struct Grid {
     /// There is a grid; else the market is only where this node's own calls get their slots.
@@ -83,6 +87,8 @@ pub(crate) struct Grid {
     links: BTreeMap<LinkId, Link>,
     /// Which runner has which token.
     runners: BTreeMap<Token, ProcessId>,
+    /// Seeds that were found while this node runs.
+    found: BTreeSet<NodeId>,
     /// Seeds that can't be reached, and why.
     out_of_reach: BTreeMap<NodeId, String>,
     /// Calls of other nodes here, by buyer and token.
@@ -107,6 +113,11 @@ enum Link {
     Open { node: NodeId },
 }
 
+/// What is known of a node before it has said anything.
+fn seed_contact((id, address): ([u8; 32], String)) -> Contact {
+    Contact { id: NodeId(id), incarnation: Incarnation(0), address, domain: String::new() }
+}
+
 impl Grid {
     pub(crate) fn new(config: &Config, incarnation: Incarnation, seed: u64, now: Mono) -> Self {
         let grid = config.grid.clone();
@@ -122,12 +133,6 @@ impl Grid {
             times: Arc::new(Times::default()),
         });
         let me = Contact { id: NodeId(grid.id), incarnation, address: grid.address, domain: grid.domain };
-        let seed_contact = |(id, address): ([u8; 32], String)| Contact {
-            id: NodeId(id),
-            incarnation: Incarnation(0),
-            address,
-            domain: String::new(),
-        };
         let settings = Settings {
             times: grid.times,
             me: me.clone(),
@@ -146,6 +151,7 @@ impl Grid {
             me,
             links: BTreeMap::new(),
             runners: BTreeMap::new(),
+            found: BTreeSet::new(),
             out_of_reach: BTreeMap::new(),
             guests: BTreeMap::new(),
             guest_backlog: BTreeSet::new(),
@@ -208,18 +214,42 @@ impl Node {
 
     /// A node that was to be dialed can't be reached.
     pub(crate) fn on_not_reached(&mut self, now: Now, node: [u8; 32], why: &str) {
-        let is_seed = self.config.grid.iter().flat_map(|g| &g.seeds).any(|(id, _)| *id == node);
+        let is_given = self.config.grid.iter().flat_map(|g| &g.seeds).any(|(id, _)| *id == node);
         let node = NodeId(node);
-        // Whoever gave a node to join wants to know, once, that it is not there; it is tried again and again.
-        let level = match is_seed && self.grid.out_of_reach.get(&node).is_none_or(|said| said != why) {
-            true => Level::Warning,
-            false => Level::Debug,
+        let is_found = self.grid.found.contains(&node);
+        // Whoever gave a node to join, or where to find some, wants to know, once, that it is not there; it is tried again
+        // and again.
+        let is_new = self.grid.out_of_reach.get(&node).is_none_or(|said| said != why);
+        let level = match is_new {
+            true if is_given => Level::Warning,
+            true if is_found => Level::Info,
+            _ => Level::Debug,
         };
-        if is_seed {
+        if is_given || is_found {
             self.grid.out_of_reach.insert(node, why.to_owned());
         }
         self.note(level, format!("the node {} can't be reached: {why}", node.short()));
         self.grid.market.handle(now.mono, market::Input::NotReached { node });
+    }
+
+    /// A node was found.
+    pub(crate) fn on_seed(&mut self, now: Now, node: [u8; 32], address: String) {
+        if self.grid.on {
+            if self.grid.found.len() < FOUND_MAX {
+                self.grid.found.insert(NodeId(node));
+            }
+            self.grid.market.add_seed(now.mono, &seed_contact((node, address)));
+        }
+    }
+
+    /// A node that was found is gone.
+    pub(crate) fn on_seed_gone(&mut self, now: Now, node: [u8; 32]) {
+        if let Some(grid) = &mut self.config.grid {
+            grid.seeds.retain(|(id, _)| *id != node);
+            self.grid.found.remove(&NodeId(node));
+            self.grid.out_of_reach.remove(&NodeId(node));
+            self.grid.market.drop_seed(now.mono, NodeId(node));
+        }
     }
 
     /// Another node says something.
@@ -346,6 +376,11 @@ impl Node {
     /// The key by which other nodes know this one; `None`: it is alone.
     pub fn grid_key(&self) -> Option<[u8; 32]> {
         self.grid.on.then_some(self.grid.me.id.0)
+    }
+
+    /// Whether any other node is linked with this one.
+    pub fn is_linked(&self) -> bool {
+        self.grid.links.values().any(|link| matches!(link, Link::Open { .. }))
     }
 
     /// Whether another node has said who it is on a connection.

@@ -222,6 +222,8 @@ impl Node {
             Input::PeerFrame { link, message, payload } => self.on_peer_frame(now, link, message, payload),
             Input::PeerClosed { link } => self.on_peer_closed(now, link),
             Input::NotReached { node, why } => self.on_not_reached(now, node, &why),
+            Input::Seed { node, address } => self.on_seed(now, node, address),
+            Input::SeedGone { node } => self.on_seed_gone(now, node),
             Input::Configure { config } => self.on_configure(now, *config),
             Input::Recover => self.durable.recover(now),
             Input::Drain => self.on_drain(now),

@@ -268,6 +268,18 @@ pub enum Input {
         /// For people.
         why: String,
     },
+    /// A node was found that may be asked for the grid, as those are that this one was started with.
+    Seed {
+        /// Its key. Whoever dials it expects that it proves to hold it.
+        node: [u8; 32],
+        /// "host:port".
+        address: String,
+    },
+    /// A node that was a seed is known to be gone.
+    SeedGone {
+        /// Its key.
+        node: [u8; 32],
+    },
     /// New settings. They hold from now on, also for what is there already.
     Configure {
         /// All of them.

@@ -6,7 +6,7 @@ use bourse_node::{Input, Mode};
 use common::Step::{
     Call, Crash, Fail, Hang, Increment, Leave, Read, Return, Run, Start, Submit, Sum, WaitAll, Write,
 };
-use common::grid::{Grid, key};
+use common::grid::{Grid, grid_config, key};
 use common::{Module, Step, World, ms};
 
 /// So many milliseconds of work, as the argument says.
@@ -69,6 +69,36 @@ fn what_finds_no_slot_here_runs_elsewhere() {
     assert_eq!(ran(&g, "f"), [2, 2], "each node ran two");
     assert!(g.now.since(began) < ms(1_200), "two at a time: {:?}", g.now.since(began));
     assert!(g.nodes.iter().all(|n| n.running_most == 1), "no node ran more than it has slots for");
+    quiet(&mut g);
+}
+
+#[test]
+fn who_is_found_while_it_runs_is_bought_from() {
+    // 1. Nobody was told of anybody.
+    let mut g = Grid::of((0..2).map(|n| {
+        let mut config = grid_config(n, 1);
+        config.grid.as_mut().unwrap().seeds.clear();
+        config
+    }));
+    for node in &mut g.nodes {
+        node.save(work());
+    }
+    g.run(3_000);
+    assert!(g.nodes.iter().all(|n| !n.node.is_linked()));
+    // 2. One finds the other, and somebody who is not there.
+    g.nodes[1].input(Input::Seed { node: key(0), address: "n0:7071".to_owned() });
+    g.nodes[1].input(Input::Seed { node: [9; 32], address: "n9:7071".to_owned() });
+    g.run(3_000);
+    assert!(g.nodes.iter().all(|n| n.node.is_linked() && n.node.market().authorities().len() == 2));
+    let calls: Vec<_> = (0..4).map(|_| g.nodes[0].call_with("m.f", "500", |_| {})).collect();
+    answered(&mut g, 0, &calls);
+    assert_eq!(ran(&g, "f"), [2, 2], "each node ran two");
+    let is_said = |e: &&bourse_node::Event| matches!(e, bourse_node::Event::Note { level: bourse_node::Level::Info, text } if text.contains("09090909 can't be reached"));
+    assert_eq!(g.nodes[1].events.iter().filter(is_said).count(), 1, "that one is not there is said once");
+    // 3. Who is gone is not dialed any more; one that can be reached stays.
+    g.nodes[1].input(Input::SeedGone { node: [9; 32] });
+    g.run(3_000);
+    assert!(g.nodes.iter().all(|n| n.node.is_linked()));
     quiet(&mut g);
 }
 

@@ -7,6 +7,7 @@
 //! | [`record`] | what a store holds of durable calls, from `record.proto` |
 //! | [`peer`] | the protocol between nodes, from `peer.proto` |
 //! | [`header`] | header frames: bounded decoding and encoding |
+//! | [`beacon`] | what nodes say to find each other, in a datagram each |
 //! | [`id`] | call ids and the other names of things |
 //! | [`value`] | CBOR and JSON, and the way between them |
 //! | [`arguments`] | a call's arguments: positional and named |
@@ -19,6 +20,7 @@
 //! or they give an [`header::Error`] or [`value::Error`].
 
 pub mod arguments;
+pub mod beacon;
 pub mod failure;
 pub mod header;
 pub mod id;

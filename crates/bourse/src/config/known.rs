@@ -118,6 +118,30 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     daemon("join", Shape::List, "", "nodes of the grid to connect to first, KEY@HOST:PORT"),
     daemon(
+        "grid",
+        Shape::Text,
+        "",
+        "the grid's name: on the machine and by multicast, only nodes of the same name find each other",
+    ),
+    daemon(
+        "discover",
+        Shape::List,
+        "",
+        "where other nodes are looked for: machine (this user's daemons on this machine), multicast (the networks that this machine is on), dns:NAME (its SRV records), dns:NAME:PORT (its addresses)",
+    ),
+    daemon(
+        "resolver",
+        Shape::Address,
+        "",
+        "address of the DNS server that is asked for other nodes, such as 10.0.0.2:53; those of /etc/resolv.conf if not set",
+    ),
+    daemon(
+        "multicast",
+        Shape::Text,
+        "239.192.70.71:7071",
+        "GROUP:PORT at which nodes that look for others by multicast say that they are there",
+    ),
+    daemon(
         "allow",
         Shape::List,
         "",

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
+use super::discovery::Discovery;
 use super::events::Meters;
 use super::files::Contact;
 use super::keeper::KeeperLine;
@@ -44,6 +45,8 @@ pub(super) struct Driver {
     pub transport: Router,
     /// The lines to other nodes; `None`: this one is alone.
     pub peers: Option<Peers>,
+    /// Where others are found; `None` once it is over, and if this one is alone.
+    pub discovery: Option<Discovery>,
     pub keeper: KeeperLine,
     /// `None` once it has been ended.
     pub store: Option<StoreThreads>,
@@ -117,6 +120,7 @@ impl Driver {
         let mut arrivals = Vec::new();
         let mut http = Vec::with_capacity(EVENTS_PER_TURN);
         let mut from_peers = Vec::new();
+        let mut found = Vec::new();
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
         let mut upkeep = tokio::time::interval(UPKEEP);
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
@@ -141,6 +145,7 @@ impl Driver {
                         self.on_peer(event);
                     }
                 }
+                () = others::look(&mut self.discovery, &self.node, &mut found) => self.on_found(&mut found),
                 _ = self.http_events.recv_many(&mut http, EVENTS_PER_TURN) => {
                     for event in http.drain(..) {
                         self.on_http(event);
@@ -177,6 +182,7 @@ impl Driver {
 
     /// Ends what is left. Everything has been answered before.
     pub(super) async fn end(mut self) {
+        drop(self.discovery.take());
         self.keeper.send(to_keeper::Message::Shutdown(Default::default()));
         while self.keeper.recv().await.is_some() {}
         if let Err(error) = self.keeper.process.wait() {

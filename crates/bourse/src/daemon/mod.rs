@@ -13,10 +13,12 @@
 //! | `files`, `logs` | the data folder |
 //! | `mail` | the socket for SMTP |
 //! | `peers` | lines to other nodes |
+//! | `discovery` | where other nodes are found |
 //! | `clock` | what time it is |
 
 pub(crate) mod clock;
 pub(crate) mod deploy;
+pub(crate) mod discovery;
 mod driver;
 mod events;
 pub(crate) mod files;
@@ -40,8 +42,9 @@ use bourse_wire::header::HEADER_BYTES_MAX;
 use bourse_wire::id::Incarnation;
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::Config;
+use crate::config::{Config, Discover};
 use deploy::Places;
+use discovery::Discovery;
 use driver::Driver;
 pub(crate) use events::NO_FUNCTIONS;
 use files::Contact;
@@ -90,7 +93,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         Some(address) => Some(transport.bind(&Endpoint::Tcp(address)).await?),
     };
 
-    let peers = Peers::start(&config, &data).await?;
+    let mut peers = Peers::start(&config, &data).await?;
+    let mut discovery = peers.as_ref().map(|peers| Discovery::start(&config, peers)).transpose()?;
 
     bourse_worker::keeper::become_subreaper()?;
     let keeper = keeper::KeeperLine::start().context("the keeper cannot be started")?;
@@ -132,6 +136,10 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut node_config = config.node(cores, token.into(), http.to_string());
     node_config.grid = peers.as_ref().map(|peers| grid_config(&config, peers)).transpose()?;
+    if let (Some(grid), Some(peers), Some(discovery)) = (&mut node_config.grid, &mut peers, &mut discovery) {
+        // Who is there already is asked before this node begins a grid of its own.
+        grid.seeds.extend(discovery.take().into_iter().filter_map(|found| peers.seed_of(found)));
+    }
     let incarnation =
         Incarnation(u64::from_le_bytes(files::entropy()?[..8].try_into().expect("eight bytes")));
     let stop_serving = Arc::new(Notify::new());
@@ -140,6 +148,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         clock,
         transport,
         peers,
+        discovery,
         keeper,
         store: Some(store),
         store_answers,
@@ -216,14 +225,20 @@ fn grid_config(config: &Config, peers: &Peers) -> anyhow::Result<bourse_node::Gr
         "" => files::machine(),
         given => given.to_owned(),
     };
-    let seeds = config.join().into_iter().chain(peers::seeds::load(&config.data()));
+    let known = config.join().into_iter().chain(peers::seeds::load(&config.data()));
+    let mut seeds: Vec<_> = known.map(|join| (join.key.0, join.address)).collect();
+    let finds_each_other = |source: &Discover| matches!(source, Discover::Machine | Discover::Multicast);
+    if !address.is_empty() && config.discover().iter().any(finds_each_other) {
+        // Others find this node as it finds them.
+        seeds.push((peers.key(), address.clone()));
+    }
     Ok(bourse_node::GridConfig {
         id: peers.key(),
         // Who can't be connected with is no place that others have to reach.
         may_serve: !address.is_empty(),
         address,
         domain,
-        seeds: seeds.map(|join| (join.key.0, join.address)).collect(),
+        seeds,
         sell_max: config.count("sell"),
         roster: peers::members::load(&config.data())?,
         times: Arc::default(),

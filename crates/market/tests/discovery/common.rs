@@ -102,6 +102,23 @@ impl World {
         self
     }
 
+    /// A node finds another while it runs.
+    pub fn find(&mut self, n: u8, found: u8) -> &mut Self {
+        let seed = Contact { incarnation: Incarnation(0), domain: String::new(), ..contact(found) };
+        let now = self.now;
+        self.nodes.get_mut(&id(n)).expect("it runs").member.add_seed(now, &seed);
+        self.drain(id(n));
+        self
+    }
+
+    /// A node knows that one it has found is gone.
+    pub fn miss(&mut self, n: u8, gone: u8) -> &mut Self {
+        let now = self.now;
+        self.nodes.get_mut(&id(n)).expect("it runs").member.drop_seed(now, id(gone));
+        self.drain(id(n));
+        self
+    }
+
     /// A node ends without a word.
     pub fn stop(&mut self, n: u8) -> &mut Self {
         self.nodes.remove(&id(n));

@@ -20,6 +20,7 @@ pub const ALL: &[Scenario] = &[
     ("a_lone_node_serves_itself", a_lone_node_serves_itself),
     ("a_seed_that_is_gone", a_seed_that_is_gone),
     ("one_seed_is_enough", one_seed_is_enough),
+    ("who_is_found_later_is_asked_at_once", who_is_found_later_is_asked_at_once),
     ("a_dead_authority_is_forgotten", a_dead_authority_is_forgotten),
     ("a_silent_authority_is_forgotten", a_silent_authority_is_forgotten),
     ("no_rumour_raises_the_dead", no_rumour_raises_the_dead),
@@ -54,6 +55,7 @@ macro_rules! tests {
 
 tests! {
     a_lone_node_serves_itself a_seed_that_is_gone one_seed_is_enough a_dead_authority_is_forgotten
+    who_is_found_later_is_asked_at_once
     a_silent_authority_is_forgotten no_rumour_raises_the_dead all_authorities_are_lost a_split_grid_heals
     surplus_authorities_step_down the_network_loses_much newest_version_then_first_come
     a_place_in_line_keeps_nobody_from_what_is_free a_late_seller_serves_who_waited_longest nothing_is_promised_twice stale_orders_are_ignored
@@ -109,6 +111,30 @@ fn one_seed_is_enough() {
     w.stop(1).run(20_000);
     w.assert_agreed();
     assert_eq!(w.serving().len(), 3);
+}
+
+fn who_is_found_later_is_asked_at_once() {
+    // 1. Two that know nobody are two grids.
+    let mut w = World::new();
+    w.start(1, &[]).start(2, &[]).run(20_000);
+    assert_eq!((w.believed(1), w.believed(2)), (vec![1], vec![2]));
+    // 2. One finds the other. That it finds it again changes nothing.
+    w.find(1, 2).run(2_000);
+    w.assert_agreed();
+    w.sent.clear();
+    for _ in 0..20 {
+        w.find(1, 2).run(10);
+    }
+    assert!(w.sent.values().sum::<usize>() <= 2, "{:?}", w.sent);
+    // 3. One that was not there is asked again and again, until it is known to be gone.
+    let asked = |w: &mut World| {
+        w.receivers.clear();
+        w.run(60_000).receivers.contains(&(id(1), id(9)))
+    };
+    w.find(1, 9);
+    assert!(asked(&mut w));
+    w.miss(1, 9);
+    assert!(!asked(&mut w));
 }
 
 fn a_dead_authority_is_forgotten() {

@@ -70,8 +70,12 @@ pub fn grid_config(node: usize, slots: usize) -> Config {
 impl Grid {
     /// Nodes with so many slots each.
     pub fn new(slots: &[usize]) -> Self {
-        let mut nodes: Vec<World> =
-            slots.iter().enumerate().map(|(n, slots)| World::with(grid_config(n, *slots))).collect();
+        Self::of(slots.iter().enumerate().map(|(n, slots)| grid_config(n, *slots)))
+    }
+
+    /// Nodes with these settings.
+    pub fn of(configs: impl Iterator<Item = Config>) -> Self {
+        let mut nodes: Vec<World> = configs.map(World::with).collect();
         for node in &mut nodes {
             node.input(Input::Recover);
         }

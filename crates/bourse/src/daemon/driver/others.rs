@@ -1,12 +1,13 @@
-//! The lines to other nodes, as the node's inputs and outputs.
+//! The lines to other nodes, and where they are found, as the node's inputs and outputs.
 
-use bourse_node::{Input, LinkId};
+use bourse_node::{Input, LinkId, Node};
 use bourse_transport::SendError;
 use bourse_wire::header;
 use bourse_wire::peer::v1 as peer;
 use bytes::Bytes;
 
 use super::Driver;
+use crate::daemon::discovery::{Discovery, Found};
 use crate::daemon::peers::{PeerEvent, Peers};
 
 /// Waits for what comes from other nodes; for ever, if this one is alone.
@@ -17,7 +18,33 @@ pub(super) async fn recv(peers: &mut Option<Peers>, events: &mut Vec<PeerEvent>)
     }
 }
 
+/// Waits until another node is found; for ever, if this one is alone.
+pub(super) async fn look(discovery: &mut Option<Discovery>, node: &Node, found: &mut Vec<Found>) {
+    match discovery {
+        Some(discovery) => discovery.recv(node.is_linked(), found).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Driver {
+    /// What is found becomes a seed, if its key is allowed.
+    pub(super) fn on_found(&mut self, found: &mut Vec<Found>) {
+        for found in found.drain(..) {
+            let Some(peers) = &mut self.peers else { return };
+            if let Found::Gone { key, trusted } = found {
+                if trusted {
+                    peers.distrust(key);
+                }
+                // Whoever was named in the settings is asked again and again.
+                if !self.config.join().iter().any(|join| join.key == key) {
+                    self.handle(Input::SeedGone { node: key.0 });
+                }
+            } else if let Some((node, address)) = peers.seed_of(found) {
+                self.handle(Input::Seed { node, address });
+            }
+        }
+    }
+
     pub(super) fn on_peer(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Opened { link, key, dialed: _ } => {

@@ -1,6 +1,6 @@
 //! With whom this node speaks: the keys of the setting `allow`, those in the file `allowed` in the data folder, which
-//! is read again when it changes, and those on the grid's list. Who was revoked there is not spoken with, whatever the
-//! file says.
+//! is read again when it changes, those on the grid's list, and those of nodes that were found and need not be on any.
+//! Who was revoked on the grid's list is not spoken with, whatever else says so.
 //!
 //! ```text
 //! # one key per line, and a name if you like
@@ -39,8 +39,10 @@ pub(super) struct List {
     /// From the settings.
     given: BTreeSet<Key>,
     /// From the file.
-    read: BTreeSet<Key>,
-    /// From the grid: who may be here, whether as a node or with a ticket; and who may not, whatever the file says.
+    written: BTreeSet<Key>,
+    /// Of nodes that were found where only this user can leave a word.
+    trusted: BTreeSet<Key>,
+    /// From the grid: who may be here, whether as a node or with a ticket; and who may not, whatever else says so.
     members: BTreeMap<Key, bool>,
     /// What the file looked like when it was read last; `None` if it was not there.
     seen: Option<Stamp>,
@@ -72,7 +74,8 @@ impl List {
             ),
         };
         let members = members.iter().map(entry).collect();
-        let list = Self { allowed: Allowed::nobody(), path, given, read: keys, members, seen };
+        let allowed = Allowed::nobody();
+        let list = Self { allowed, path, given, written: keys, trusted: BTreeSet::new(), members, seen };
         list.renew();
         Ok(list)
     }
@@ -83,9 +86,25 @@ impl List {
         self.renew()
     }
 
+    /// A node was found that needs not be on a list. False if there are too many of them.
+    pub(super) fn trust(&mut self, key: Key) -> bool {
+        if self.trusted.len() < KEYS_MAX {
+            self.trusted.insert(key);
+            self.renew();
+        }
+        self.trusted.contains(&key)
+    }
+
+    /// It is gone. Whether its key is not allowed any more.
+    pub(super) fn distrust(&mut self, key: Key) -> bool {
+        self.trusted.remove(&key) && self.renew().contains(&key)
+    }
+
+    /// Makes the list anew. The keys that were on it and are not any more.
     fn renew(&self) -> BTreeSet<Key> {
         let members = self.members.iter().filter(|(_, may)| **may).map(|(key, _)| *key);
-        let all = self.given.iter().chain(&self.read).copied().chain(members);
+        let all = [&self.given, &self.written, &self.trusted];
+        let all = all.into_iter().flatten().copied().chain(members);
         self.allowed.replace(all.filter(|key| self.members.get(key) != Some(&false)))
     }
 
@@ -126,7 +145,7 @@ impl List {
         let path = self.path.display();
         match read(&self.path) {
             Ok(keys) => {
-                self.read = keys;
+                self.written = keys;
                 let revoked = self.renew();
                 let (there, gone) = (self.allowed.count(), revoked.len());
                 tracing::info!(
@@ -241,6 +260,21 @@ mod tests {
         fs::write(&path, "\nnonsense").unwrap();
         let refused = List::load(data.path(), [], &[]).err().expect("it is refused").to_string();
         assert!(refused.contains("line 2: \"nonsense\" is not a key"), "{refused}");
+    }
+
+    #[test]
+    fn who_is_found_is_trusted_until_it_is_gone() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join(ALLOWED_FILE);
+        let mut list = List::load(data.path(), [key(1)]).unwrap();
+        // 1. It needs no list, and a list that is read meanwhile does not shut it out.
+        assert!(list.trust(key(2)) && list.trust(key(3)));
+        fs::write(&path, format!("{}\n{}\n", key(3).to_hex(), key(4).to_hex())).unwrap();
+        assert_eq!(list.look(), [].into());
+        assert!((1..=4).all(|at| list.allowed.admits(key(at))));
+        // 2. It is gone: whoever is listed stays.
+        assert!(list.distrust(key(2)) && !list.distrust(key(3)) && !list.distrust(key(1)));
+        assert!(!list.allowed.admits(key(2)) && list.allowed.admits(key(3)) && list.allowed.admits(key(1)));
     }
 
     #[test]

@@ -39,8 +39,8 @@ use std::time::Duration;
 
 use bourse_node::market::roster::Entry;
 use bourse_transport::{
-    BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router, RouterOptions,
-    SendError, Transport,
+    Allowed, BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router,
+    RouterOptions, SendError, Transport,
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -48,6 +48,7 @@ use futures_util::stream::{SelectAll, Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use super::discovery::{Found, Lead};
 use crate::config::Config;
 use allowed::List;
 use dialed::{Dial, Heard};
@@ -145,10 +146,11 @@ struct Dialed {
 }
 
 impl Peers {
-    /// As the settings say; `None` if this node neither listens nor joins.
+    /// As the settings say; `None` if this node neither listens nor joins nor looks for others.
     pub(crate) async fn start(config: &Config, data: &Path) -> anyhow::Result<Option<Self>> {
         let joins = config.join();
-        if config.listen().is_none() && joins.is_empty() && seeds::load(data).is_empty() {
+        let is_alone = config.listen().is_none() && joins.is_empty() && seeds::load(data).is_empty();
+        if is_alone && config.discover().is_empty() {
             return Ok(None);
         }
         let own = keys::load_or_make(data)?.keys;
@@ -192,7 +194,7 @@ impl Peers {
     /// The grid's list of keys is another one: who is on it no longer is cut off.
     pub(crate) fn obey(&mut self, entries: &[Entry]) {
         let revoked = self.list.obey(entries);
-        self.cut_off(&revoked);
+        self.cut(&revoked);
     }
 
     /// This node's public key.
@@ -203,6 +205,27 @@ impl Peers {
     /// Where other nodes connect, with the port that was picked for port 0.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listening.as_ref().map(|listening| listening.address)
+    }
+
+    /// With whom this node speaks, now and whenever it is asked.
+    pub(crate) fn allowed(&self) -> Allowed {
+        self.list.allowed.clone()
+    }
+
+    /// A node that was found, as one to be dialed, if this node speaks with it.
+    pub(crate) fn seed_of(&mut self, found: Found) -> Option<([u8; 32], String)> {
+        let Found::Lead(Lead { key, address, trusted }) = found else { return None };
+        if trusted && !self.list.trust(key) {
+            tracing::warn!("too many nodes are trusted: {} is left out", key.to_hex());
+        }
+        self.list.allowed.admits(key).then_some((key.0, address))
+    }
+
+    /// A node that was trusted is gone, and is not trusted any more. Its links end, unless a list allows its key.
+    pub(crate) fn distrust(&mut self, key: Key) {
+        if self.list.distrust(key) {
+            self.cut(&[key].into());
+        }
     }
 
     /// Connects to a node, whose id is its public key, at `host:port`. `Opened` or `NotReached` follows; nothing does
@@ -360,13 +383,13 @@ impl Peers {
     /// any more.
     fn look(&mut self) {
         let revoked = self.list.look();
-        self.cut_off(&revoked);
+        if !revoked.is_empty() {
+            self.cut(&revoked);
+        }
     }
 
-    fn cut_off(&mut self, revoked: &BTreeSet<Key>) {
-        if revoked.is_empty() {
-            return;
-        }
+    /// Ends the links of those whose keys are not allowed any more.
+    fn cut(&mut self, revoked: &BTreeSet<Key>) {
         let dialed = self.dialed.iter().map(|(link, dialed)| (*link, dialed.node));
         let accepted = self.listening.iter().flat_map(|l| &l.accepted).map(|(link, a)| (*link, a.key));
         let ending: Vec<Link> =
