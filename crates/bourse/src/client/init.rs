@@ -8,7 +8,6 @@ use serde_json::json;
 use super::{Error, OK};
 use crate::config::{self, Config, Given};
 use crate::daemon::files;
-use crate::daemon::peers::allowed::ALLOWED_FILE;
 use crate::daemon::peers::keys::{self, KEY_FILE, Loaded, PUBLIC_FILE};
 
 /// Makes this node's keys, by which other nodes know it, and prints the public one.
@@ -63,10 +62,11 @@ fn report(init: &Init, data: &Path, loaded: &Loaded) -> io::Result<()> {
     }
     let how = if loaded.made { "made" } else { "kept, they were there already" };
     let shown = init.folder.display();
-    let allowed = data.join(ALLOWED_FILE);
     writeln!(out, "this node's public key (its keys were {how}):\n\n  {key}\n")?;
-    writeln!(out, "next, on the other nodes: let this one in, and say where it is")?;
-    writeln!(out, "  bourse up FOLDER --allow {key} \\\n    --join {key}@THIS-HOST:7071\n")?;
-    writeln!(out, "and here: write the others' keys, one per line, into {}", allowed.display())?;
+    writeln!(out, "next, to join a grid, with what bourse ticket prints on one of its nodes:")?;
+    writeln!(out, "  bourse join {shown} TICKET\n")?;
+    writeln!(out, "or let it in by hand, there:")?;
+    writeln!(out, "  bourse admit {key}\n")?;
+    writeln!(out, "or, to be the first one, here:")?;
     writeln!(out, "  bourse up {shown} --listen 0.0.0.0:7071")
 }
