@@ -9,6 +9,7 @@
 //! gateway -> daemon:  Event::Cancel { ticket }                 the client went away before the answer
 //! gateway -> daemon:  Event::Ask { call, ask, ticket, reply }   daemon -> gateway: Standing (through reply)
 //! gateway -> daemon:  Event::Publish, Forget                   daemon -> gateway: Answer (through reply)
+//! gateway -> daemon:  Event::Roster { change, reply }           daemon -> gateway: JSON (through reply)
 //! gateway -> daemon:  Event::Inspect { what, reply }           daemon -> gateway: JSON (through reply)
 //! daemon  -> gateway: set_routes, set_ready
 //! ```

@@ -81,7 +81,7 @@ impl FromStr for CallId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attempt(pub u32);
 
-/// One life of a node: changes each time it starts.
+/// One life of a node: grows each time it starts, whatever its clock says, so that others know the later of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 

@@ -6,6 +6,7 @@
 //! | `token` | what clients of the worker protocol show (mode 0600) |
 //! | `node.key`, `node.pub` | what other nodes know this one by (mode 0600), and the half that they are told |
 //! | `allowed` | public keys of nodes that this one speaks with; written by the user |
+//! | `members`, `seeds`, `life` | the grid's list of keys, where to begin, and which life of the node the last one was |
 //! | `daemon.json` | where the running daemon can be reached; removed when it stops |
 //! | `logs/` | the daemon's log, and what instances wrote |
 
@@ -41,6 +42,10 @@ pub(crate) const CONTACT_FILE: &str = "daemon.json";
 
 /// The embedded store.
 pub(crate) const STORE_FILE: &str = "store.sqlite";
+/// The number of the last life, for other nodes.
+const LIFE_FILE: &str = "life";
+/// Two lives are so far from each other at least, in microseconds: what a life numbers begins with its own number.
+const LIFE_STEP: u64 = 1 << 17;
 
 /// Makes the data folder, which nobody else can enter, and what is below it.
 pub(crate) fn make_data(data: &Path) -> anyhow::Result<()> {
@@ -123,6 +128,22 @@ pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     write().with_context(|| format!("{} cannot be written", path.display()))
 }
 
+/// A number for this life of the daemon: the time, in microseconds.
+pub(crate) fn life() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}
+
+/// The same for one of several nodes: greater than those of its lives before, even if the clock was put back since. Other nodes take
+/// what has a smaller one for something that comes late.
+pub(crate) fn next_life(data: &Path) -> anyhow::Result<u64> {
+    let path = data.join(LIFE_FILE);
+    let last: u64 = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let life = life().max(last.saturating_add(LIFE_STEP));
+    write_private(&path, &format!("{life}\n"))?;
+    Ok(life)
+}
+
 /// Says where the daemon can be reached.
 pub(crate) fn write_contact(data: &Path, contact: &Contact) -> anyhow::Result<()> {
     write_private(&data.join(CONTACT_FILE), &serde_json::to_string_pretty(contact)?)
@@ -142,4 +163,24 @@ pub(crate) fn runtime_folder(data: &Path) -> PathBuf {
         .unwrap_or_else(std::env::temp_dir);
     let hash = blake3::hash(data.as_os_str().as_encoded_bytes());
     base.join(format!("bourse-{}", &hash.to_hex()[..12]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_life_has_a_greater_number_whatever_the_clock_says() {
+        let data = tempfile::tempdir().unwrap();
+        let first = next_life(data.path()).unwrap();
+        assert!(first >= life() - 60_000_000, "it is the time");
+        let second = next_life(data.path()).unwrap();
+        assert!(second >= first + LIFE_STEP);
+        // The clock was a day ahead.
+        let ahead = second + 86_400_000_000;
+        fs::write(data.path().join(LIFE_FILE), ahead.to_string()).unwrap();
+        assert_eq!(next_life(data.path()).unwrap(), ahead + LIFE_STEP);
+        fs::write(data.path().join(LIFE_FILE), "nonsense").unwrap();
+        assert!(next_life(data.path()).unwrap() >= first);
+    }
 }

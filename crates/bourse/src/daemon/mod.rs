@@ -140,8 +140,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         // Who is there already is asked before this node begins a grid of its own.
         grid.seeds.extend(discovery.take().into_iter().filter_map(|found| peers.seed_of(found)));
     }
-    let incarnation =
-        Incarnation(u64::from_le_bytes(files::entropy()?[..8].try_into().expect("eight bytes")));
+    let life = if peers.is_some() { files::next_life(&data)? } else { files::life() };
+    let incarnation = Incarnation(life);
     let stop_serving = Arc::new(Notify::new());
     let mut driver = Driver {
         node: bourse_node::Node::new(node_config, incarnation, seed),

@@ -273,6 +273,10 @@ async fn daemon(
                 let _ = reply.send(Answer { call: None, result });
                 continue;
             }
+            Event::Roster { change, reply } => {
+                let _ = reply.send(Ok(format!("{change:?}").into()));
+                continue;
+            }
             Event::Inspect { what, reply } => {
                 let _ = reply.send(format!("{what:?}").into());
                 continue;

@@ -266,7 +266,7 @@ mod tests {
     fn who_is_found_is_trusted_until_it_is_gone() {
         let data = tempfile::tempdir().unwrap();
         let path = data.path().join(ALLOWED_FILE);
-        let mut list = List::load(data.path(), [key(1)]).unwrap();
+        let mut list = List::load(data.path(), [key(1)], &[]).unwrap();
         // 1. It needs no list, and a list that is read meanwhile does not shut it out.
         assert!(list.trust(key(2)) && list.trust(key(3)));
         fs::write(&path, format!("{}\n{}\n", key(3).to_hex(), key(4).to_hex())).unwrap();

@@ -32,6 +32,9 @@ pub(crate) struct Joined {
     pub contacts: Vec<Contact>,
 }
 
+/// What a node that has let this one in says: entries of the list of keys, and where to begin.
+type LetIn = (Vec<Entry>, Vec<Contact>);
+
 /// Has this node let in, and keeps what it has to know from then on. Asks one node of the ticket after the other.
 pub(crate) async fn enroll(
     data: &Path,
@@ -72,7 +75,7 @@ pub(crate) async fn enroll(
     anyhow::bail!("no node of the grid has let this one in\n  {}\n  hint: {hint}", troubles.join("\n  "))
 }
 
-async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<(Vec<Entry>, Vec<Contact>), String> {
+async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<LetIn, String> {
     let (mut dealer, mut events) = reach(dial).await?;
     let enroll = peer::Enroll { key: own.public().0.to_vec().into(), name: name.to_owned() };
     let header = header::encode(&ToPeer { message: Some(Message::Enroll(enroll)) });
@@ -102,7 +105,7 @@ async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<(Vec<Entry>, Vec<
 }
 
 /// The answer, if it is one.
-fn answer(first: Bytes, second: Bytes) -> Result<Option<(Vec<Entry>, Vec<Contact>)>, String> {
+fn answer(first: Bytes, second: Bytes) -> Result<Option<LetIn>, String> {
     let (header, _) = read(first, second)?;
     match header::decode::<ToPeer>(header).map_err(|e| e.to_string())?.message {
         Some(Message::Enrolled(enrolled)) => {
