@@ -390,6 +390,7 @@ impl World {
             seeds: Vec::new(),
             may_serve: true,
             sell_max: None,
+            name: String::new(),
             roster: Vec::new(),
             times: Default::default(),
         };

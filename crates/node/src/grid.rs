@@ -53,6 +53,8 @@ use crate::{Config, Node};
 pub struct GridConfig {
     /// Its CURVE public key.
     pub id: [u8; 32],
+    /// What it is called on the list of keys, for people.
+    pub name: String,
     /// "host:port" where other nodes can connect; empty: nowhere.
     pub address: String,
     /// What fails together with it.
@@ -124,6 +126,7 @@ impl Grid {
         let on = grid.is_some();
         let grid = grid.unwrap_or_else(|| GridConfig {
             id: [0; 32],
+            name: String::new(),
             address: String::new(),
             domain: String::new(),
             seeds: Vec::new(),

@@ -234,6 +234,7 @@ fn grid_config(config: &Config, peers: &Peers) -> anyhow::Result<bourse_node::Gr
     }
     Ok(bourse_node::GridConfig {
         id: peers.key(),
+        name: files::hostname().unwrap_or_default(),
         // Who can't be connected with is no place that others have to reach.
         may_serve: !address.is_empty(),
         address,

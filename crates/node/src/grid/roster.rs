@@ -84,7 +84,8 @@ impl Node {
                 .because("this daemon is alone: it has no other nodes")
                 .hint("start it with --listen ADDR, so that others can connect with it"));
         }
-        let (me, name) = (self.grid.me.id, short_name(&self.config.name));
+        let name = self.config.grid.as_ref().map_or_else(String::new, |grid| short_name(&grid.name));
+        let me = self.grid.me.id;
         let known = self.grid.market.roster().get(me).map(|entry| entry.standing);
         if known == Some(Standing::Revoked) {
             return Err(

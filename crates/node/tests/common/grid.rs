@@ -55,6 +55,7 @@ pub fn grid_config(node: usize, slots: usize) -> Config {
         running_max: slots,
         grid: Some(GridConfig {
             id: key(node),
+            name: format!("n{node}"),
             address: format!("n{node}:7071"),
             domain: format!("n{node}"),
             seeds,
