@@ -105,6 +105,7 @@ fn nodes_join_with_a_ticket_and_whoever_is_revoked_is_cut_off() {
     // 3. The third is revoked at the fourth: all cut it off, also the first, which was not there, when it hears of it.
     works(&["revoke", &keys[1], "-C", &served(&fourth)]);
     wait_for("it is alone", || nodes(&third) == 1);
+    third.wait_log("this node's key was revoked");
     wait_for("the others go on", || nodes(&second) == 2 && nodes(&fourth) == 2);
     let first = first.up();
     let standing = |key: &str| members(&first).into_iter().find(|(of, _)| of == key).expect("it is listed").1;
@@ -115,7 +116,8 @@ fn nodes_join_with_a_ticket_and_whoever_is_revoked_is_cut_off() {
     assert!(refused.contains("has been revoked") && refused.contains("bourse admit"), "{refused}");
     works(&["admit", &keys[1], "-C", &served(&first)]);
     let third = third.up();
-    wait_for("it is one of them again", || nodes(&third) == 4);
+    // One of four need not be linked with all.
+    wait_for("it is one of them again", || nodes(&third) >= 3);
 }
 
 #[test]

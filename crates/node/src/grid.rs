@@ -425,7 +425,7 @@ impl Node {
                 market::Output::Dial { contact } => {
                     self.outputs.push_back(Output::Dial { node: contact.id.0, address: contact.address });
                 }
-                market::Output::Roster(entries) => self.outputs.push_back(Output::Roster(entries)),
+                market::Output::Roster(entries) => self.on_roster(entries),
                 market::Output::Authorities => self.outputs.push_back(Output::Authorities),
                 market::Output::HangUp { link } => {
                     self.grid.links.remove(&link);

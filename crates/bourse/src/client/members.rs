@@ -46,8 +46,8 @@ pub(crate) struct Ticket {
 /// Joins a grid: has this node's key put on its list, with a ticket from one of its nodes.
 #[derive(clap::Args)]
 #[command(after_help = "\
-On a node of the grid: bourse ticket. This is done once; from then on `bourse up`
-knows the others, and begins with those that it knew last.
+On a node of the grid: bourse ticket. This is done once; from then on
+`bourse up` knows the others, and begins with those that it knew last.
 
 Example:
   bourse join functions bourse-ticket-AbC...
@@ -103,7 +103,8 @@ pub(crate) struct Admit {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
-  bourse revoke $(bourse members --json | jq -r '.[] | select(.name == \"birch\") | .key')")]
+  bourse members --json | jq -r '.[] | select(.name == \"birch\") | .key'
+  bourse revoke 4f0c...e1")]
 pub(crate) struct Revoke {
     /// The public key
     key: String,

@@ -12,8 +12,8 @@ fn keys_are_made_once_and_kept() {
     let public = fs::read_to_string(folder.path().join(".bourse/node.pub")).unwrap();
     let key = public.trim();
     assert!(key.len() == 64 && first.contains(key) && first.contains("were made"), "{first}");
-    for next in [format!("--allow {key}"), format!("--join {key}@"), "bourse up . --listen".to_owned()] {
-        assert!(first.contains(&next), "no {next:?} in {first}");
+    for next in ["bourse join . TICKET", &format!("bourse admit {key}"), "bourse up . --listen"] {
+        assert!(first.contains(next), "no {next:?} in {first}");
     }
     let secret = folder.path().join(".bourse/node.key");
     assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);

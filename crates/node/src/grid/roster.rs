@@ -10,7 +10,7 @@ use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::Node;
-use crate::message::Output;
+use crate::message::{Level, Output};
 
 /// What is to be done with the list of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,17 @@ impl Node {
         };
         self.settle(now);
         result
+    }
+
+    /// The list has changed, here or elsewhere.
+    pub(super) fn on_roster(&mut self, entries: Vec<Entry>) {
+        let own = entries.iter().find(|entry| entry.key == self.grid.me.id);
+        if own.is_some_and(|entry| entry.standing == Standing::Revoked) {
+            let text = "this node's key was revoked: the other nodes do not speak with it any more\n  hint: if that was a mistake, on one \
+                        of them: bourse admit KEY; else stop it, remove `node.key`, and join with a ticket";
+            self.note(Level::Error, text.to_owned());
+        }
+        self.outputs.push_back(Output::Roster(entries));
     }
 
     fn admit_key(&mut self, now: Now, key: [u8; 32], name: &str) -> Result<(), v1::Failure> {

@@ -541,11 +541,9 @@ impl World {
                     self.performs.push((call, attempt, function, payload));
                 }
                 Output::Desist { call, .. } => self.desisted.push(call),
-                output @ (Output::Dial { .. }
-                | Output::PeerSend { .. }
-                | Output::PeerClose { .. }
-                | Output::Roster(_)
-                | Output::Authorities) => {
+                // What is kept for the next start.
+                Output::Roster(_) | Output::Authorities => {}
+                output @ (Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. }) => {
                     self.to_peers.push(output);
                 }
                 Output::Ready => self.ready = true,
