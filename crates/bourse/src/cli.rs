@@ -231,7 +231,7 @@ struct SettingFlags {
     /// A node of the grid to connect to first; may be given several times. `bourse init` prints a node's key
     #[arg(long, value_name = "KEY@HOST:PORT")]
     join: Vec<String>,
-    /// Where other nodes are looked for; may be given several times: machine, multicast, dns:NAME[:PORT]
+    /// Where other nodes are looked for; may be given several times: machine, multicast, dns:NAME, dns:NAME:PORT
     #[arg(long, value_name = "SOURCE")]
     discover: Vec<String>,
     /// The grid's name: on the machine and by multicast, only nodes of the same name find each other
