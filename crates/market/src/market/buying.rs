@@ -594,3 +594,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
