@@ -110,6 +110,16 @@ impl Daemon {
         self.connect().await?.ask(ask).await
     }
 
+    /// A request that is answered with JSON, or with what is wrong.
+    pub(super) async fn ask_json(&self, ask: Ask) -> Result<serde_json::Value, Error> {
+        let answer = self.ask(ask).await?;
+        if let Some(problem) = super::json::problem(&answer) {
+            return Err(Error::Refused(problem.text()));
+        }
+        let reason = "it answers with something else than JSON".to_owned();
+        serde_json::from_slice(&answer.body).map_err(|_| Error::NotADaemon { url: self.url.clone(), reason })
+    }
+
     /// A path that gives JSON.
     pub(super) async fn json(&self, path: &str) -> Result<serde_json::Value, Error> {
         let answer = self.ask(Ask { method: Method::GET, path: path.to_owned(), ..Ask::default() }).await?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::http::{Ask, Daemon, block_on, encoded};
 use super::table::{BAD, DIM, GOOD, Table};
-use super::{Error, OK, Reach, json};
+use super::{Error, OK, Reach};
 use crate::config::{self, Config, Given};
 use crate::daemon::files;
 use crate::daemon::peers::enroll::enroll;
@@ -224,11 +224,5 @@ fn say(json: bool, told: &Value, text: &str) -> anyhow::Result<u8> {
 
 fn ask(reach: &Reach, method: Method, path: String) -> anyhow::Result<Value> {
     let daemon = Daemon::new(reach.find()?)?;
-    let answer = block_on(daemon.ask(Ask { method, path, ..Ask::default() }))??;
-    if let Some(problem) = json::problem(&answer) {
-        return Err(Error::Refused(problem.text()).into());
-    }
-    let reason = "it answers with something else than JSON".to_owned();
-    Ok(serde_json::from_slice(&answer.body)
-        .map_err(|_| Error::NotADaemon { url: daemon.url.clone(), reason })?)
+    Ok(block_on(daemon.ask_json(Ask { method, path, ..Ask::default() }))??)
 }

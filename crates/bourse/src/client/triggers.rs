@@ -2,7 +2,6 @@
 
 use std::io::{self, Write as _};
 
-use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
@@ -102,7 +101,7 @@ pub(crate) fn publish(publish: &Publish) -> anyhow::Result<u8> {
         idempotency_key: publish.idempotency_key.clone(),
         body: body.bytes,
     };
-    let published = ask_json(&Daemon::new(publish.reach.find()?)?, ask)?;
+    let published = block_on(Daemon::new(publish.reach.find()?)?.ask_json(ask))??;
     if publish.json {
         writeln!(io::stdout(), "{published}")?;
         return Ok(OK);
@@ -178,23 +177,13 @@ fn list(shown: &Shown) -> anyhow::Result<u8> {
 fn remove(module: &str, shown: &Shown) -> anyhow::Result<u8> {
     let daemon = Daemon::new(shown.reach.find()?)?;
     let path = format!("/v1/triggers/{}", encoded(module));
-    let removed =
-        ask_json(&daemon, Ask { method: Method::DELETE, path, body: Bytes::new(), ..Ask::default() })?;
+    let ask = Ask { method: Method::DELETE, path, ..Ask::default() };
+    let removed = block_on(daemon.ask_json(ask))??;
     match shown.json {
         true => writeln!(io::stdout(), "{removed}")?,
         false => writeln!(io::stdout(), "removed: {}", removed["removed"])?,
     }
     Ok(OK)
-}
-
-fn ask_json(daemon: &Daemon, ask: Ask) -> anyhow::Result<Value> {
-    let answer = block_on(daemon.ask(ask))??;
-    if let Some(problem) = json::problem(&answer) {
-        return Err(Error::Refused(problem.text()).into());
-    }
-    let reason = "it answers with something else than JSON".to_owned();
-    Ok(serde_json::from_slice(&answer.body)
-        .map_err(|_| Error::NotADaemon { url: daemon.url.clone(), reason })?)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Who belongs to the grid, and how one comes to: by a ticket, or because somebody who belongs to it says so.
 
 use bourse_market::roster::{Entry, NAME_BYTES_MAX, Refused, Standing};
-use bourse_market::{LinkId, NodeId, codec};
+use bourse_market::{Contact, LinkId, NodeId, codec};
 use bourse_wire::failure::Code;
 use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
@@ -11,6 +11,9 @@ use bytes::Bytes;
 
 use crate::Node;
 use crate::message::{Level, Output};
+
+/// Most nodes that one that joins is told to begin with.
+const BEGINNINGS_MAX: usize = 16;
 
 /// What is to be done with the list of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,22 @@ impl Node {
     /// The list of keys.
     pub fn roster(&self) -> impl Iterator<Item = &Entry> {
         self.grid.market.roster().entries()
+    }
+
+    /// Whom a node that joins, or starts again, can begin with: the authorities first, then the others that this node is linked
+    /// with; of those that can be connected with. This node is not among them.
+    pub fn beginnings(&self, now: Now) -> impl Iterator<Item = Contact> {
+        let me = self.grid.me.id;
+        let mut nodes = self.grid.market.nodes(now.mono);
+        nodes.retain(|node| node.contact.id != me && !node.contact.address.is_empty());
+        nodes.retain(|node| node.authority || node.heard.is_some());
+        nodes.sort_by_key(|node| !node.authority);
+        nodes.into_iter().map(|node| node.contact)
+    }
+
+    /// This node, for others.
+    pub fn contact(&self) -> &Contact {
+        &self.grid.me
     }
 
     /// Changes the list of keys.
@@ -159,11 +178,8 @@ impl Node {
         }
         self.admit_key(now, key.0, &short_name(&enroll.name))?;
         let market = &self.grid.market;
-        let mut contacts: Vec<_> =
-            market.authorities().iter().filter(|a| !a.address.is_empty()).cloned().collect();
-        contacts.retain(|contact| contact.id != self.grid.me.id);
-        contacts.truncate(16);
-        contacts.push(self.grid.me.clone());
+        let me = std::iter::once(self.grid.me.clone());
+        let contacts: Vec<_> = me.chain(self.beginnings(now)).take(BEGINNINGS_MAX).collect();
         let ids = contacts.iter().map(|contact| contact.id).chain([key]);
         let entries = ids.filter_map(|id| market.roster().get(id)).map(codec::entry_to_wire).collect();
         Ok(peer::Enrolled { entries, contacts: contacts.iter().map(codec::contact_to_wire).collect() })

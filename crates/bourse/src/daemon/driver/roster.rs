@@ -3,6 +3,7 @@
 use bourse_gateway::RosterChange as Asked;
 use bourse_gateway::standing::at;
 use bourse_node::RosterChange;
+use bourse_node::market::Contact;
 use bourse_node::market::roster::Entry;
 use bourse_transport::{Key, KeyPair};
 use bourse_wire::failure::Code;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Driver;
 use crate::config::Join;
-use crate::daemon::peers::ticket::Ticket;
+use crate::daemon::peers::ticket::{self, Ticket};
 use crate::daemon::peers::{members, seeds};
 
 impl Driver {
@@ -52,20 +53,15 @@ impl Driver {
 
     /// Whom a ticket names: this node, and others that it knows.
     fn seeds(&self) -> Result<Vec<Join>, v1::Failure> {
-        let nodes = self.node.market().nodes(self.clock.now().mono);
-        let mut nodes: Vec<_> = nodes.into_iter().filter(|node| !node.contact.address.is_empty()).collect();
-        let own = self.node.grid_key();
-        nodes.sort_by_key(|node| (Some(node.contact.id.0) != own, !node.authority));
-        if nodes.is_empty() || own.is_none() {
+        let me = self.node.contact();
+        if self.node.grid_key().is_none() || me.address.is_empty() {
             return Err(Code::Conflict
                 .because("no other node can connect with this one")
                 .hint("start it with --listen ADDR, an address that the others reach"));
         }
-        let join = |node: bourse_node::market::market::NodeView| Join {
-            key: Key(node.contact.id.0),
-            address: node.contact.address,
-        };
-        Ok(nodes.into_iter().take(4).map(join).collect())
+        let all = std::iter::once(me.clone()).chain(self.node.beginnings(self.clock.now()));
+        let join = |contact: Contact| Join { key: Key(contact.id.0), address: contact.address };
+        Ok(all.take(ticket::SEEDS_MAX).map(join).collect())
     }
 
     /// Keeps what is new on the list, and obeys it.
@@ -78,14 +74,12 @@ impl Driver {
         }
     }
 
-    /// Keeps whom this node knows, the authorities first.
+    /// Keeps whom this node can begin with when it starts again.
     pub(super) fn keep_seeds(&self) {
-        let Some(own) = self.node.grid_key() else { return };
-        let mut nodes = self.node.market().nodes(self.clock.now().mono);
-        nodes.retain(|node| node.authority || node.heard.is_some());
-        nodes.sort_by_key(|node| !node.authority);
-        let contacts = nodes.iter().map(|node| &node.contact);
-        if let Err(error) = seeds::save(&self.config.data(), Key(own), contacts) {
+        let contacts = self.node.beginnings(self.clock.now());
+        if self.peers.is_some()
+            && let Err(error) = seeds::save(&self.config.data(), contacts)
+        {
             tracing::error!("{error:#}; when this node starts again it begins with other nodes");
         }
     }

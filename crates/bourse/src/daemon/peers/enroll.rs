@@ -58,7 +58,7 @@ pub(crate) async fn enroll(
                 kept.retain(|kept| entries.iter().all(|entry| entry.key != kept.key));
                 kept.extend(entries);
                 members::save(data, kept.iter())?;
-                seeds::save(data, own.public(), contacts.iter())?;
+                seeds::save(data, contacts.iter().filter(|c| !c.address.is_empty()).cloned())?;
                 return Ok(Joined { at: seed.address.clone(), contacts });
             }
             Err(why) => troubles.push(format!("{}: {why}", seed.address)),

@@ -31,16 +31,11 @@ pub(crate) fn load(data: &Path) -> Vec<Join> {
     lines.filter_map(read).take(SEEDS_MAX).collect()
 }
 
-/// Writes them, whole or not at all; those that were there before come behind them. Who can't be connected with is left out.
-pub(crate) fn save<'a>(
-    data: &Path,
-    own: Key,
-    contacts: impl Iterator<Item = &'a Contact>,
-) -> anyhow::Result<()> {
+/// Writes them, whole or not at all; those that were there before come behind them.
+pub(crate) fn save(data: &Path, contacts: impl Iterator<Item = Contact>) -> anyhow::Result<()> {
     let before = load(data);
-    let others = contacts.filter(|c| c.id.0 != own.0 && !c.address.is_empty());
-    let mut seeds: Vec<Join> =
-        others.map(|c| Join { key: Key(c.id.0), address: c.address.clone() }).take(SEEDS_MAX).collect();
+    let join = |contact: Contact| Join { key: Key(contact.id.0), address: contact.address };
+    let mut seeds: Vec<Join> = contacts.map(join).take(SEEDS_MAX).collect();
     for old in &before {
         if seeds.len() < SEEDS_MAX && seeds.iter().all(|seed| seed.key != old.key) {
             seeds.push(old.clone());

@@ -17,8 +17,8 @@ use crate::config::Join;
 
 const PREFIX: &str = "bourse-ticket-";
 const FORM: u8 = 1;
-/// Most nodes that a ticket names.
-const SEEDS_MAX: usize = 8;
+/// Most nodes that a ticket names: it should fit into a line or two.
+pub(crate) const SEEDS_MAX: usize = 4;
 const CHECK_BYTES: usize = 4;
 
 /// See the module.
