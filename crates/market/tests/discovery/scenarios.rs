@@ -36,6 +36,7 @@ pub const ALL: &[Scenario] = &[
     ("orders_not_said_again_vanish", orders_not_said_again_vanish),
     ("failure_domains_are_spread", failure_domains_are_spread),
     ("a_place_in_line_keeps_nobody_from_what_is_free", a_place_in_line_keeps_nobody_from_what_is_free),
+    ("what_was_of_no_use_is_the_last_choice", what_was_of_no_use_is_the_last_choice),
     ("nobody_sells_to_itself", nobody_sells_to_itself),
     ("only_what_fits_is_sold", only_what_fits_is_sold),
     ("orders_are_restated", orders_are_restated),
@@ -58,7 +59,7 @@ tests! {
     who_is_found_later_is_asked_at_once
     a_silent_authority_is_forgotten no_rumour_raises_the_dead all_authorities_are_lost a_split_grid_heals
     surplus_authorities_step_down the_network_loses_much newest_version_then_first_come
-    a_place_in_line_keeps_nobody_from_what_is_free a_late_seller_serves_who_waited_longest nothing_is_promised_twice stale_orders_are_ignored
+    what_was_of_no_use_is_the_last_choice a_place_in_line_keeps_nobody_from_what_is_free a_late_seller_serves_who_waited_longest nothing_is_promised_twice stale_orders_are_ignored
     orders_of_the_lost_vanish orders_not_said_again_vanish failure_domains_are_spread nobody_sells_to_itself
     only_what_fits_is_sold orders_are_restated an_unfilled_order_is_repeated doubles_of_replicas_are_dropped
     a_module_moves_to_another_host
@@ -377,6 +378,27 @@ fn a_place_in_line_keeps_nobody_from_what_is_free() {
     e.on_order(ms(255), &contact(3), &sell("1.0.0", 2, 1));
     assert_eq!(deals(&mut e), [deal(9, 3, "1.0.0", 1)]);
     assert!(e.orders().filter(|(_, order)| order.in_line).map(|(node, _)| node).eq([id(1), id(8), id(9)]));
+}
+
+fn what_was_of_no_use_is_the_last_choice() {
+    let mut e = exchange();
+    e.on_order(ms(0), &contact(1), &sell("1.1.0", 1, 4));
+    e.on_order(ms(0), &contact(2), &sell("1.0.0", 1, 4));
+    e.on_order(ms(1), &contact(9), &buy("1", 1, 2));
+    assert_eq!(deals(&mut e), [deal(9, 1, "1.1.0", 2)]);
+    // 1. Repeated: nothing came of it. Another one is tried, though its version is older, and the first again after that.
+    e.on_order(ms(300), &contact(9), &buy("1", 2, 2));
+    assert_eq!(deals(&mut e), [deal(9, 2, "1.0.0", 2)]);
+    e.on_order(ms(600), &contact(9), &buy("1", 3, 2));
+    assert_eq!(deals(&mut e), [deal(9, 1, "1.1.0", 2)]);
+    // 2. The first one says something new, whatever it is, and more is wanted: it is as good as any.
+    e.on_order(ms(900), &contact(1), &sell("1.1.0", 2, 3));
+    e.on_order(ms(901), &contact(9), &buy("1", 4, 3));
+    assert_eq!(deals(&mut e), [deal(9, 1, "1.1.0", 3)]);
+    // 3. Another buyer has not tried anything.
+    e.on_order(ms(1_200), &contact(1), &sell("1.1.0", 3, 3));
+    e.on_order(ms(1_201), &contact(8), &buy("1", 1, 1));
+    assert_eq!(deals(&mut e), [deal(8, 1, "1.1.0", 1)]);
 }
 
 fn orders_of_the_lost_vanish() {
