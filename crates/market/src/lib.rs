@@ -21,7 +21,8 @@
 //! | [`roster`] | who belongs to the grid: the list of keys, the same on all nodes | every node |
 //! | [`placing`] | which authorities hold a module's exchanges: a rule that all agree on without asking | everywhere |
 //!
-//! All of it is soft state: lost in a crash, and rebuilt from what the others say again.
+//! All of it but the list of keys is soft state: lost in a crash, and rebuilt from what the others say again. That list is kept by
+//! whoever runs the market, who hands it in at the next start.
 
 mod agenda;
 pub mod authority;
