@@ -62,7 +62,7 @@ impl Door {
         assert!(closed, "whatever it comes to, the link has done what it was for");
         match said.pop() {
             Some(Frame::Enrolled(enrolled)) => Ok(enrolled),
-            Some(Frame::Refused(refused)) => Err(refused.failure.unwrap().message),
+            Some(Frame::Refused(refused)) => Err(refused.failure.expect("it says why").message),
             other => panic!("{other:?}"),
         }
     }
