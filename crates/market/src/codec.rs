@@ -11,6 +11,7 @@ use crate::market::Token;
 use crate::message::{Claim, Grant, Grid, Join, Match, Mesh, Message, Order, Orders, Terms};
 use crate::name::{Contact, Lot, NodeId};
 use crate::roster::{ENTRIES_PER_MESSAGE, Entry, Standing, Told};
+use crate::store::{GridStore, TERM_MAX};
 use crate::times::{CONTACTS_MAX, ORDERS_MAX, QUANTITY_MAX, TEXT_BYTES_MAX};
 
 /// Most tokens that are named in one message.
@@ -25,6 +26,12 @@ pub enum Error {
     /// An id that is none.
     #[error("a node's id has 32 bytes, not {0}")]
     Id(usize),
+    /// An id that is none.
+    #[error("a store's id has 16 bytes, not {0}")]
+    StoreId(usize),
+    /// A number beyond its bound.
+    #[error("{0} is beyond what there can be")]
+    Number(&'static str),
     /// A text beyond its bound.
     #[error("{what} has {bytes} bytes, at most {max} are allowed")]
     Long {
@@ -188,7 +195,12 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
         | Frame::Enrolled(_)
         | Frame::Run(_)
         | Frame::ToRunner(_)
-        | Frame::FromRunner(_)) => return Ok(Err(other)),
+        | Frame::FromRunner(_)
+        | Frame::Store(_)
+        | Frame::Forward(_)
+        | Frame::Forwarded(_)
+        | Frame::Look(_)
+        | Frame::Looked(_)) => return Ok(Err(other)),
     }))
 }
 
@@ -296,6 +308,25 @@ fn order(order: wire::Order) -> Result<Order, Error> {
         quantity: order.quantity.min(QUANTITY_MAX),
         in_line: order.in_line,
     })
+}
+
+/// The grid's store, as the wire has it.
+pub fn store_to_wire(store: &GridStore) -> wire::Store {
+    wire::Store {
+        id: store.id.to_vec().into(),
+        term: store.term,
+        used: store.used,
+        node: Some(contact_to_wire(&store.node)),
+    }
+}
+
+/// The grid's store, from the wire.
+pub fn store(store: wire::Store) -> Result<GridStore, Error> {
+    let id = store.id.as_ref().try_into().map_err(|_| Error::StoreId(store.id.len()))?;
+    if store.term > TERM_MAX {
+        return Err(Error::Number("a store's term"));
+    }
+    Ok(GridStore { id, term: store.term, used: store.used, node: contact(store.node)? })
 }
 
 fn order_to_wire(order: &Order) -> wire::Order {

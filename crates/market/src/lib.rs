@@ -19,6 +19,7 @@
 //! | [`channel`] | both ends of the trade between a buyer and a seller: numbered tokens | every node |
 //! | [`balancer`] | which seller a call goes to | every node |
 //! | [`roster`] | who belongs to the grid: the list of keys, the same on all nodes | every node |
+//! | [`store`] | which node keeps the grid's store | every node |
 //! | [`placing`] | which authorities hold a module's exchanges: a rule that all agree on without asking | everywhere |
 //!
 //! All of it but the list of keys is soft state: lost in a crash, and rebuilt from what the others say again. That list is kept by
@@ -41,6 +42,7 @@ pub mod mutant;
 pub mod name;
 pub mod placing;
 pub mod roster;
+pub mod store;
 pub mod times;
 
 pub use links::LinkId;

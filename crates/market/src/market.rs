@@ -139,6 +139,16 @@ impl Market {
         self.settle(now);
     }
 
+    /// An address that will be of use.
+    pub fn learn(&mut self, contact: &Contact) {
+        self.links.learn(contact);
+    }
+
+    /// The link with a node. If there is none, it is dialed, unless that was tried just now.
+    pub fn reach(&mut self, now: Mono, node: NodeId) -> Option<LinkId> {
+        self.links.to_send(now, node)
+    }
+
     /// Something that is the node's own went over a link, or came over it.
     pub fn used(&mut self, now: Mono, link: LinkId, came: bool) {
         if came {

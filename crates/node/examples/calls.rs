@@ -91,6 +91,7 @@ impl Bench {
                     idempotency_key: String::new(),
                     delay: None,
                     trigger: None,
+                    depth: 0,
                 };
                 self.input(Input::Call { origin: Origin::Gateway(Ticket(self.ticket)), call });
                 open += 1;

@@ -20,6 +20,7 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase, Place};
+use crate::grid::Wanted;
 use crate::keys::CallKeys;
 use crate::message::{Event, NewCall, Origin};
 use crate::peers::Peer;
@@ -67,7 +68,7 @@ impl Node {
         if let Some(id) = self.take_call(now, origin, call, Some(parent)) {
             let caller = self.calls.get_mut(&by.call).expect("a caller outlives the acceptance of its call");
             caller.children.insert(request, id);
-        } else if self.accepting.contains_key(&origin) {
+        } else if self.accepting.contains_key(&origin) || self.grid.forwards.has(origin) {
             let caller = self.calls.get_mut(&by.call).expect("a caller outlives the acceptance of its call");
             caller.awaited.insert(request);
         }
@@ -82,6 +83,11 @@ impl Node {
     ) -> Option<CallId> {
         let admitted = self.admit(&call, parent.as_ref()).and_then(|()| self.keys_of(&call));
         match admitted {
+            Ok(_) if self.belongs_elsewhere(&call) => {
+                let call = self.inherit(call, parent);
+                self.forward(now, origin, Wanted::Call(Box::new(call)));
+                None
+            }
             Ok(keys) if parent.is_none() && self.is_durable(&call) => {
                 self.accept_durable(now, origin, call, keys, None);
                 None
@@ -132,6 +138,25 @@ impl Node {
         )
     }
 
+    /// A nested call as it is elsewhere, where its caller is not known.
+    fn inherit(&self, call: NewCall, parent: Option<Parent>) -> NewCall {
+        let Some(parent) = parent else { return call };
+        let function = self.function_of(&call.function);
+        let timeout = call.timeout.or(function.and_then(|f| f.timeout));
+        let timeout = timeout.unwrap_or(self.config.of(call.function.module()).timeout).min(parent.remaining);
+        let queue_wait = call.queue_wait.or(function.and_then(|f| f.queue_wait)).unwrap_or(timeout);
+        let mut context = parent.context;
+        context.extend(call.context);
+        NewCall {
+            timeout: Some(timeout),
+            queue_wait: Some(queue_wait),
+            traceparent: if call.traceparent.is_empty() { parent.traceparent } else { call.traceparent },
+            context,
+            depth: parent.depth,
+            ..call
+        }
+    }
+
     fn refuse_call(&mut self, origin: Origin, call: NewCall, failure: v1::Failure) {
         let function = call.function;
         self.event(Event::CallRefused { function, failure: failure.clone() });
@@ -155,11 +180,12 @@ impl Node {
             return Err(Code::Timeout.because("the call's deadline is in the past"));
         }
         self.check_size(call, parent.map(|p| &p.context))?;
+        let depth = parent.map_or(call.depth, |p| p.depth);
         match parent {
-            Some(p) if p.depth > self.config.depth_max => Err(Code::DepthExceeded
+            _ if depth > self.config.depth_max => Err(Code::DepthExceeded
                 .because(format!(
-                    "{name} would be nested {} calls deep, at most {} are allowed",
-                    p.depth, self.config.depth_max
+                    "{name} would be nested {depth} calls deep, at most {} are allowed",
+                    self.config.depth_max
                 ))
                 .hint("is it a recursion without an end? else raise `depth` in bourse.toml")),
             Some(p) if p.remaining.is_zero() => {
@@ -318,7 +344,7 @@ impl Node {
         self.next_order += 1;
         let (ancestors, root, place, depth, inherited) = match parent {
             Some(p) => (p.ancestors, p.root, p.place, p.depth, Some((p.traceparent, p.context))),
-            None => (Vec::new(), id, id, 0, None),
+            None => (Vec::new(), id, id, new.depth, None),
         };
         let (traceparent, mut context) = inherited.unwrap_or_default();
         context.extend(new.context);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::batch::Rider;
 use crate::grid::Guest;
-use crate::message::{Origin, ProcessId, Success};
+use crate::message::{self, Origin, ProcessId, Success};
 use crate::tail::Tail;
 
 /// The place of a call in its module's queue. Older trees go first, and of one tree the deepest: that finishes what
@@ -213,6 +213,24 @@ impl Call {
             Phase::Ahead(_) | Phase::Running(..) | Phase::Performing(_) | Phase::Committing { .. } => {
                 self.deadline
             }
+        }
+    }
+
+    pub(crate) fn again(&self, now: Now) -> message::NewCall {
+        let is_limited = self.deadline < Mono::MAX;
+        message::NewCall {
+            function: self.function.clone(),
+            version: self.version.clone(),
+            payload: self.payload.clone(),
+            timeout: is_limited.then(|| self.deadline.since(now.mono)),
+            queue_wait: Some(self.queue_wait),
+            traceparent: self.traceparent.clone(),
+            context: self.context.clone(),
+            mode: message::Mode::Sync,
+            idempotency_key: String::new(),
+            delay: None,
+            trigger: self.trigger.clone(),
+            depth: self.depth,
         }
     }
 

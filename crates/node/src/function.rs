@@ -39,6 +39,8 @@ pub(crate) struct Function {
     pub horizon: Option<Horizon>,
     /// How long it runs, smoothed; `None` until it has been seen.
     pub run_time: Option<Duration>,
+    /// It has been seen to use state, to publish, or to start durable calls.
+    pub stateful: bool,
 }
 
 /// The options that there are.
@@ -61,6 +63,16 @@ const OPTIONS: &[&str] = &[
 ];
 
 impl Function {
+    /// Its calls are accepted where the store is.
+    pub(crate) fn needs_store(&self) -> bool {
+        self.stateful || self.exclusive.is_some() || self.throttle.is_some()
+    }
+
+    /// A call that comes twice does no harm.
+    pub(crate) fn is_harmless_twice(&self) -> bool {
+        self.idempotent || self.unique.is_some()
+    }
+
     /// How much the last run weighs in the smoothed run time: 1 in 8.
     const WEIGHT: u32 = 8;
 

@@ -565,7 +565,8 @@ impl Node {
             self.dismiss_watchers();
         }
         let told = self.drain_over || !self.asked.values().any(|asked| asked.is_of_work());
-        if told && (self.calls.is_empty() || self.drain_over) && self.instances.is_empty() {
+        let forwarded = !self.calls.is_empty() || self.drain_forwards(self.drain_over);
+        if told && (self.calls.is_empty() || self.drain_over) && forwarded && self.instances.is_empty() {
             self.drained = true;
             self.timers.clear(&Timer::Drain);
             for (process, _) in std::mem::take(&mut self.templates) {

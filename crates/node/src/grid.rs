@@ -11,15 +11,21 @@
 //! | `runners` | the buyer's side: a slot of another node, which looks like an instance here |
 //! | `guests` | the seller's side: a call of another node, on an instance of this one |
 //! | `roster` | who belongs to the grid, and how one comes to |
+//! | `store` | which node keeps the grid's store |
+//! | `forwards` | the side of those that do not: what their callers want goes there |
+//! | `clients` | the side of the one that does |
 //! | `trade` | what this node sells and what it is short of |
 //!
 //! A call that is bought stays where it was accepted: its state, its locks, its nested calls, its place among others and its
 //! answer are decided there. Only the invocation goes to the seller, which passes on between the instance and the buyer what
 //! the worker protocol says. So nothing about a call depends on where it runs.
 
+mod clients;
+mod forwards;
 mod guests;
 mod roster;
 mod runners;
+mod store;
 mod trade;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +35,7 @@ use std::time::Duration;
 use bourse_market::links::LinkId;
 use bourse_market::market::{self, Market, Settings, Token};
 use bourse_market::roster::Entry;
+use bourse_market::store::GridStore;
 use bourse_market::times::Times;
 use bourse_market::{Contact, NodeId, codec};
 use bourse_wire::PEER_VERSION;
@@ -41,7 +48,9 @@ use bourse_wire::v1;
 use bytes::Bytes;
 
 pub use roster::RosterChange;
+pub use store::OwnStore;
 
+pub(crate) use forwards::Wanted;
 pub(crate) use guests::{Guest, invoke_of};
 pub(crate) use runners::{Runner, STOP_ELSEWHERE, is_runner};
 
@@ -67,6 +76,10 @@ pub struct GridConfig {
     pub sell_max: Option<usize>,
     /// The grid's list of keys, as it was kept.
     pub roster: Vec<Entry>,
+    /// The store that this node has of its own; `None`: it uses that of another.
+    pub store: Option<OwnStore>,
+    /// The grid's store, as it was known last.
+    pub known_store: Option<GridStore>,
     /// The times of the grid.
     pub times: Arc<Times>,
 }
@@ -105,6 +118,10 @@ pub(crate) struct Grid {
     short_after: Mono,
     /// What is offered may have changed.
     pub offers_stale: bool,
+    known: store::Known,
+    pub forwards: forwards::Forwards,
+    /// Nodes with another store, of which that was said.
+    strangers: BTreeSet<NodeId>,
 }
 
 /// A connection with another node.
@@ -133,6 +150,8 @@ impl Grid {
             may_serve: false,
             sell_max: None,
             roster: Vec::new(),
+            store: None,
+            known_store: None,
             times: Arc::new(Times::default()),
         });
         let me = Contact { id: NodeId(grid.id), incarnation, address: grid.address, domain: grid.domain };
@@ -161,12 +180,18 @@ impl Grid {
             short: BTreeSet::new(),
             short_after: now,
             offers_stale: true,
+            known: store::Known::new(grid.store, grid.known_store),
+            forwards: forwards::Forwards::default(),
+            strangers: BTreeSet::new(),
         }
     }
 
     /// Nothing of another node is here, and nothing of this one elsewhere.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.runners.is_empty() && self.guests.is_empty() && self.guest_backlog.is_empty()
+        self.runners.is_empty()
+            && self.guests.is_empty()
+            && self.guest_backlog.is_empty()
+            && self.forwards.is_empty()
     }
 
     fn node_of(&self, link: LinkId) -> Option<NodeId> {
@@ -182,7 +207,7 @@ impl Grid {
             Link::Open { .. } => None,
         });
         let market = if self.on { self.market.poll_timeout() } else { None };
-        greeting.chain(market).min()
+        greeting.chain(market).chain(self.known.poll_timeout()).min()
     }
 }
 
@@ -192,6 +217,9 @@ impl Node {
         if !self.grid.begun {
             self.grid = Grid::new(&self.config, self.incarnation, self.grid.chance, now.mono);
             self.grid.begun = true;
+            if self.grid.on {
+                self.begin_store(now);
+            }
         }
     }
 
@@ -204,14 +232,24 @@ impl Node {
             contact: Some(codec::contact_to_wire(&self.grid.me)),
             name: self.config.name.clone(),
             agent: concat!("bourse ", env!("CARGO_PKG_VERSION")).to_owned(),
+            store: self.grid_store().map(codec::store_to_wire),
         };
         self.send_peer(link, Frame::Hello(hello), Bytes::new());
     }
 
     /// A connection with another node has ended.
     pub(crate) fn on_peer_closed(&mut self, now: Now, link: LinkId) {
-        if let Some(Link::Open { .. }) = self.grid.links.remove(&link) {
-            self.grid.market.handle(now.mono, market::Input::Unlinked { link });
+        match self.grid.links.remove(&link) {
+            None => {}
+            // If it was dialed, that was in vain.
+            Some(Link::Greeting { key, .. }) => {
+                self.grid.market.handle(now.mono, market::Input::NotReached { node: NodeId(key) });
+            }
+            Some(Link::Open { .. }) => {
+                self.grid.market.handle(now.mono, market::Input::Unlinked { link });
+                self.dismiss_clients(now, link);
+                self.lose_forwards(now, link);
+            }
         }
     }
 
@@ -286,6 +324,11 @@ impl Node {
             }),
             Frame::FromRunner(said) => codec::token(node, said.token)
                 .map(|token| self.on_from_runner(now, &token, said.message, payload)),
+            Frame::Store(store) => return self.on_store(now, link, store),
+            Frame::Forward(forward) => return self.on_forward(now, link, forward, payload),
+            Frame::Forwarded(forwarded) => return self.on_forwarded(now, link, forwarded, payload),
+            // The daemon's own, which has read it.
+            Frame::Look(_) | Frame::Looked(_) => return,
             Frame::Refused(refused) => {
                 let why = refused.failure.unwrap_or_default().message;
                 return self.leave_peer(now, link, &format!("it refuses us: {why}"));
@@ -339,13 +382,19 @@ impl Node {
                 );
             return self.refuse_peer(now, link, failure);
         }
+        if let Err(failure) = self.meet_store(now, hello.store.clone()) {
+            return self.refuse_store(now, link, contact.id, failure);
+        }
         self.grid.out_of_reach.remove(&contact.id);
+        self.grid.strangers.remove(&contact.id);
         self.note(
             Level::Info,
             format!("linked with the node {} at {:?}", contact.id.short(), contact.address),
         );
         self.grid.links.insert(link, Link::Open { node: contact.id });
         self.grid.market.handle(now.mono, market::Input::Linked { link, contact });
+        self.answer_store(link, hello.store);
+        self.forward_again(now);
     }
 
     /// New settings. Who this node is among others stays as it is until it starts again.
@@ -364,6 +413,16 @@ impl Node {
         self.leave_peer(now, link, &why);
     }
 
+    /// Another node has another store. That is said once, however often it comes again.
+    fn refuse_store(&mut self, now: Now, link: LinkId, node: NodeId, failure: v1::Failure) {
+        let is_new = self.grid.strangers.len() < FOUND_MAX && self.grid.strangers.insert(node);
+        let (why, hint) = (failure.message.clone(), failure.hint.clone());
+        self.send_peer(link, Frame::Refused(peer::Refused { failure: Some(failure) }), Bytes::new());
+        let level = if is_new { Level::Error } else { Level::Debug };
+        self.note(level, format!("no link with the node {}: {why}\n  hint: {hint}", node.short()));
+        self.close_peer(now, link);
+    }
+
     /// Closes a connection with another node, for this reason.
     fn leave_peer(&mut self, now: Now, link: LinkId, why: &str) {
         let who = self
@@ -371,6 +430,10 @@ impl Node {
             .node_of(link)
             .map_or_else(|| "a node".to_owned(), |n| format!("the node {}", n.short()));
         self.note(Level::Warning, format!("the connection with {who} is closed: {why}"));
+        self.close_peer(now, link);
+    }
+
+    fn close_peer(&mut self, now: Now, link: LinkId) {
         self.on_peer_closed(now, link);
         self.grid.links.remove(&link);
         self.outputs.push_back(Output::PeerClose { link });
@@ -404,6 +467,7 @@ impl Node {
         for link in late {
             self.leave_peer(now, link, "it does not say who it is");
         }
+        self.on_store_due(now);
         if self.grid.on && self.grid.market.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.grid.market.handle_timeout(now.mono);
         }
@@ -428,7 +492,10 @@ impl Node {
                 market::Output::Roster(entries) => self.on_roster(entries),
                 market::Output::Authorities => self.outputs.push_back(Output::Authorities),
                 market::Output::HangUp { link } => {
+                    moved = true;
                     self.grid.links.remove(&link);
+                    self.dismiss_clients(now, link);
+                    self.lose_forwards(now, link);
                     self.outputs.push_back(Output::PeerClose { link });
                 }
                 market::Output::Lost(lost) => {

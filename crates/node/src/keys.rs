@@ -20,8 +20,7 @@ use bourse_wire::v1;
 
 use crate::Node;
 use crate::call::Phase;
-use crate::message::{Mode, NewCall, Origin};
-use crate::peers::Peer;
+use crate::message::NewCall;
 use crate::timers::Timer;
 
 /// The keys of a call.
@@ -190,20 +189,10 @@ impl Node {
     /// What a call is to be that was queued before its function was known.
     fn rethink(&mut self, now: Now, id: CallId) {
         let call = &self.calls[&id];
-        let left = call.deadline.since(now.mono);
-        let new = NewCall {
-            function: call.function.clone(),
-            version: call.version.clone(),
-            payload: call.payload.clone(),
-            timeout: Some(left),
-            queue_wait: Some(call.queue_wait),
-            traceparent: call.traceparent.clone(),
-            context: call.context.clone(),
-            mode: Mode::Sync,
-            idempotency_key: String::new(),
-            delay: None,
-            trigger: call.trigger.clone(),
-        };
+        let new = call.again(now);
+        if self.belongs_elsewhere(&new) {
+            return self.forward_begun(now, id);
+        }
         let by = call.parent();
         let keys = match self.keys_of(&new) {
             Ok(keys) => keys,
@@ -218,19 +207,7 @@ impl Node {
             return;
         }
         self.unqueue(id);
-        let call = self.calls.get_mut(&id).expect("it was just looked at");
-        let Some(origin) = call.origin.take() else { return };
-        self.by_origin.remove(&origin);
-        if let Origin::Peer(peer, _) = origin
-            && let Some(Peer::Client { open }) = self.peers.get_mut(&peer)
-        {
-            *open -= 1;
-        }
-        if let (Some(parent), Origin::Instance(_, request)) = (by, origin)
-            && let Some(parent) = self.calls.get_mut(&parent.call)
-        {
-            parent.children.remove(&request);
-        }
+        let Some(origin) = self.release(id) else { return };
         self.forget(id);
         self.accept_durable(now, origin, new, keys, by.map(|by| by.call));
     }

@@ -74,7 +74,7 @@ pub use bourse_durable as durable;
 pub use bourse_market as market;
 pub use bourse_market::links::LinkId;
 pub use config::{Config, ModuleConfig};
-pub use grid::{GridConfig, RosterChange};
+pub use grid::{GridConfig, OwnStore, RosterChange};
 pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_module};
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
@@ -144,6 +144,8 @@ pub struct Node {
     /// The time for draining is over, whatever still hangs.
     drain_over: bool,
     ready: bool,
+    /// What time it was when something came last.
+    seen: Mono,
     /// The last revision of a module that has the daemon's own name.
     refused_name: Option<RevisionId>,
     next_process: u64,
@@ -194,6 +196,7 @@ impl Node {
             drained: false,
             drain_over: false,
             ready: false,
+            seen: Mono(0),
             refused_name: None,
             next_process: 1,
             next_ticket: 1,
@@ -204,13 +207,17 @@ impl Node {
 
     /// Takes one message.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.seen = now.mono;
         self.begin_grid(now);
         match input {
             Input::Call { origin, call } => self.on_call(now, origin, call),
             Input::Cancel { origin } => self.on_cancel(now, origin),
             Input::Publish { origin, message } => self.on_publish(now, origin, message),
-            Input::Forget { origin, module } => self.on_forget(origin, &module),
-            Input::Ask { ticket, call, ask } => self.on_ask(now, ticket, call, ask),
+            Input::Forget { origin, module } => match self.keeps_store() {
+                true => self.on_forget(origin, &module),
+                false => self.forward(now, origin, grid::Wanted::Forget(module)),
+            },
+            Input::Ask { ticket, call, ask } => self.on_gateway_ask(now, ticket, call, ask),
             Input::Frame { peer, message, payload } => self.on_frame(now, peer, message, payload),
             Input::PeerGone { peer } => self.on_peer_gone(now, peer),
             Input::Exited { process, exit } => self.on_exited(now, process, exit),
@@ -233,6 +240,7 @@ impl Node {
 
     /// Does what is due. Call it at or after the time that [`poll_timeout`](Self::poll_timeout) gave.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.seen = now.mono;
         self.durable.handle_timeout(now);
         self.handle_grid_timeout(now);
         let mut rung = BTreeSet::new();
@@ -251,6 +259,7 @@ impl Node {
                 Timer::Batches => self.on_batches_due(now),
                 Timer::Cron | Timer::Triggers => self.on_triggers_due(),
                 Timer::Publishing => self.on_publishing_due(now),
+                Timer::Forwards => self.on_forwards_due(now),
                 Timer::Drain => self.on_drain_due(now),
             }
         }

@@ -7,6 +7,7 @@ use bourse_durable as durable;
 use bourse_durable::work::Seen;
 use bourse_market::links::LinkId;
 use bourse_market::roster::Entry;
+use bourse_market::store::GridStore;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
 use bourse_wire::options::Channel;
 use bourse_wire::peer::v1 as peer;
@@ -46,6 +47,8 @@ pub enum Origin {
     Work(CallId),
     /// Another node, which has bought a slot of this one for it.
     Buyer(u64),
+    /// Another node, for a caller of its own, by the number that it chose for this link.
+    Node(LinkId, u64),
 }
 
 /// Whether the caller waits for the result.
@@ -98,6 +101,8 @@ pub struct NewCall {
     pub delay: Option<Duration>,
     /// What wakes the function, unless that is a call.
     pub trigger: Option<v1::Trigger>,
+    /// How deep it is in its tree, if it comes from another node: 0 for a call from outside.
+    pub depth: u32,
 }
 
 /// A message that somebody publishes.
@@ -380,6 +385,8 @@ pub enum Output {
     },
     /// These entries of the grid's list of keys are new: they are to be kept, and obeyed from now on.
     Roster(Vec<Entry>),
+    /// This store is the grid's from now on: to be remembered when the node starts again.
+    GridStore(GridStore),
     /// The grid's authorities are others now: a node that starts again begins with them.
     Authorities,
     /// Close a connection with another node, once what was said has left. Not answered.

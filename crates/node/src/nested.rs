@@ -74,8 +74,10 @@ impl Node {
             for request in awaited {
                 let origin = crate::Origin::Instance(process, request);
                 self.calls.get_mut(&running).expect("it runs").awaited.remove(&request);
-                if let Some(call) = self.unwatch(origin) {
-                    self.answer(origin, Answer { call: Some(call), result: Err(failure.clone()) });
+                let watched = self.unwatch(origin);
+                if watched.is_some() || self.grid.forwards.has(origin) {
+                    self.drop_forward(now, origin);
+                    self.answer(origin, Answer { call: watched, result: Err(failure.clone()) });
                 }
             }
             return;
@@ -166,7 +168,9 @@ impl Node {
                 self.abort(now, child, Code::Cancelled.because("the calling function was told to stop"));
             }
             for request in awaited {
-                self.stop_waiting(crate::Origin::Instance(process, request));
+                let origin = crate::Origin::Instance(process, request);
+                self.stop_waiting(origin);
+                self.cancel_forward(now, origin);
             }
             return;
         }

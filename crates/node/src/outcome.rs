@@ -124,6 +124,12 @@ impl Node {
                     .because("a function that takes lists hands nothing on")
                     .hint("start calls of the next function instead"),
             ),
+            (None, _) if !result.writes.is_empty() && !self.keeps_store() => {
+                self.durable.abandon(layer);
+                self.forward_begun(now, id);
+                self.forget(id);
+                return;
+            }
             (None, next) => {
                 let admitted = next.map(|next| self.admit_tail(next)).transpose();
                 admitted.map(|next| tail = next).and_then(|()| self.write(id, result.writes)).err()
@@ -303,6 +309,7 @@ impl Node {
         if let Phase::Running(process, _) = call.phase {
             for request in awaited {
                 self.unwatch(Origin::Instance(process, request));
+                self.drop_forward(now, Origin::Instance(process, request));
             }
         }
         for child in children.into_values() {
@@ -314,6 +321,7 @@ impl Node {
     pub(crate) fn on_cancel(&mut self, now: Now, origin: Origin) {
         // A durable call goes on without its caller.
         self.stop_waiting(origin);
+        self.cancel_forward(now, origin);
         if let Some(id) = self.by_origin.get(&origin).copied() {
             self.abort(now, id, Code::Cancelled.because("the caller cancelled the call, or went away"));
         }
@@ -397,14 +405,8 @@ impl Node {
 
     /// Gives the answer, once.
     pub(crate) fn conclude(&mut self, now: Now, id: CallId, result: Result<Success, v1::Failure>) {
-        let call = self.calls.get_mut(&id).expect("a call that is answered exists");
-        let Some(origin) = call.origin.take() else { return };
-        self.by_origin.remove(&origin);
-        if let Origin::Peer(peer, _) = origin
-            && let Some(Peer::Client { open }) = self.peers.get_mut(&peer)
-        {
-            *open -= 1;
-        }
+        let Some(origin) = self.release(id) else { return };
+        let call = &self.calls[&id];
         let started = call.started.unwrap_or(now.mono);
         let ran = match &call.phase {
             Phase::Committing { ran, .. } => *ran,
@@ -417,16 +419,30 @@ impl Node {
             waited: started.since(call.accepted),
             ran,
         };
-        if let (Some(parent), Origin::Instance(_, request)) = (call.parent(), origin)
-            && let Some(parent) = self.calls.get_mut(&parent.call)
-        {
-            parent.children.remove(&request);
-        }
         self.event(event);
         match origin {
             Origin::Work(_) => self.on_attempt_over(now, id, result),
             _ => self.answer(origin, Answer { call: Some(id), result }),
         }
+    }
+
+    /// From now on the call is not the one that answers its caller; who that is.
+    pub(crate) fn release(&mut self, id: CallId) -> Option<Origin> {
+        let call = self.calls.get_mut(&id).expect("a call that is answered exists");
+        let origin = call.origin.take()?;
+        let parent = call.parent();
+        self.by_origin.remove(&origin);
+        if let Origin::Peer(peer, _) = origin
+            && let Some(Peer::Client { open }) = self.peers.get_mut(&peer)
+        {
+            *open -= 1;
+        }
+        if let (Some(parent), Origin::Instance(_, request)) = (parent, origin)
+            && let Some(parent) = self.calls.get_mut(&parent.call)
+        {
+            parent.children.remove(&request);
+        }
+        Some(origin)
     }
 
     /// Sends an answer to wherever it is wanted.
@@ -436,6 +452,7 @@ impl Node {
             Origin::Instance(process, request) => self.deliver(process, request, answer),
             Origin::Work(_) => unreachable!("a durable call's end is settled, not answered"),
             Origin::Buyer(_) => unreachable!("a guest's end is the buyer's business"),
+            Origin::Node(link, request) => self.answer_node(link, request, answer),
             Origin::Peer(peer, request) => {
                 if self.peers.contains_key(&peer) {
                     let (reply, payload) = crate::nested::reply(request, answer);

@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use crate::Node;
 use crate::governor::STOP_GRACE;
+use crate::grid::Wanted;
 use crate::instance::{Instance, Phase};
 use crate::message::{Event, Level, Mode, NewCall, Origin, Output, PeerId, ProcessId, Success};
 
@@ -117,8 +118,8 @@ impl Node {
                     crate::Answer { call: None, result: Err(failure) },
                 );
             }
-            FromPeer::Read(read) => self.on_read(peer, process, read),
-            FromPeer::Scan(scan) => self.on_scan(peer, process, scan),
+            FromPeer::Read(read) => self.on_read(now, peer, process, read),
+            FromPeer::Scan(scan) => self.on_scan(now, peer, process, scan),
             FromPeer::Recalled(recalled) => self.on_recalled(now, process, recalled),
             FromPeer::Publish(publish) => self.on_peer_publish(now, peer, Some(process), publish, payload),
             FromPeer::Log(log) => {
@@ -182,25 +183,11 @@ impl Node {
             self.refuse_or_expel(now, peer, "it used the number of a request that is not answered again");
             return;
         }
-        let Ok(function) = call.function.parse::<FunctionName>() else {
-            let failure = Code::BadRequest
-                .because(format!("{:?} is not a function's name: write module.function", call.function));
-            self.answer(origin, refused(failure));
-            return;
-        };
-        let some = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
-        let new = NewCall {
-            function,
-            version: call.version,
-            payload,
-            timeout: some(call.timeout_ms),
-            queue_wait: some(call.queue_wait_ms),
-            traceparent: call.traceparent,
-            context: call.context,
-            mode: if call.mode == i32::from(v1::Mode::Async) { Mode::Async } else { Mode::Sync },
-            idempotency_key: call.idempotency_key,
-            delay: some(call.delay_ms),
-            trigger: None,
+        let (wait, parent, attempt, writes) = (call.wait, call.parent.clone(), call.attempt, call.writes.clone());
+        let request = call.request;
+        let new = match NewCall::from_wire(call, payload) {
+            Ok(new) => new,
+            Err(failure) => return self.answer(origin, refused(failure)),
         };
         let requests = match worker {
             None => match self.peers.get(&peer) {
@@ -221,12 +208,16 @@ impl Node {
             self.on_call(now, origin, new);
             return;
         };
-        let Some(running) = self.running(process, &call.parent, call.attempt) else {
+        let Some(running) = self.running(process, &parent, attempt) else {
             let failure = Code::Cancelled.because("the invocation that makes this call has ended");
             self.answer(origin, refused(failure));
             return;
         };
-        if let Err(failure) = self.write(running, call.writes) {
+        if !self.keeps_store() && (!writes.is_empty() || new.mode == Mode::Async) {
+            self.answer(origin, refused(crate::state::moved()));
+            return self.forward_begun(now, running);
+        }
+        if let Err(failure) = self.write(running, writes) {
             self.answer(origin, refused(failure));
             return;
         }
@@ -237,8 +228,8 @@ impl Node {
                 Err(failure) => refused(failure),
             };
             self.answer(origin, answer);
-            if call.wait {
-                self.on_wait(now, process, running, &[call.request], false);
+            if wait {
+                self.on_wait(now, process, running, &[request], false);
             }
             return;
         }
@@ -248,9 +239,9 @@ impl Node {
             return;
         }
         let by = self.calls[&running].layer();
-        self.on_nested_call(now, origin, call.request, by, new);
-        if call.wait {
-            self.on_wait(now, process, running, &[call.request], false);
+        self.on_nested_call(now, origin, request, by, new);
+        if wait {
+            self.on_wait(now, process, running, &[request], false);
         }
     }
 
@@ -259,6 +250,7 @@ impl Node {
         self.by_origin.contains_key(&origin)
             || self.watched.contains_key(&origin)
             || self.accepting.contains_key(&origin)
+            || self.grid.forwards.has(origin)
     }
 
     fn on_client_await(&mut self, now: Now, peer: PeerId, wanted: &v1::Await) {
@@ -284,6 +276,10 @@ impl Node {
             0 => DURATION_MAX,
             ms => Duration::from_millis(ms),
         };
+        if !self.keeps_store() {
+            let timeout = (wanted.timeout_ms > 0).then_some(timeout);
+            return self.forward(now, origin, Wanted::Await { call, timeout });
+        }
         self.on_await(now, origin, call, timeout);
     }
 
@@ -486,6 +482,9 @@ impl Node {
                 for origin in watching {
                     self.unwatch(origin);
                 }
+                for origin in self.grid.forwards.of_client(peer) {
+                    self.drop_forward(now, origin);
+                }
             }
             Some(Peer::Worker(process)) => {
                 let instance =
@@ -511,5 +510,30 @@ impl Node {
         instance.phase = Phase::HungUp;
         instance.kill_by(now.mono + self.config.interrupt_grace);
         self.watch(process);
+    }
+}
+
+impl NewCall {
+    /// A call as a worker, a client or another node makes it.
+    pub(crate) fn from_wire(call: v1::Call, payload: Bytes) -> Result<Self, v1::Failure> {
+        let Ok(function) = call.function.parse::<FunctionName>() else {
+            return Err(Code::BadRequest
+                .because(format!("{:?} is not a function's name: write module.function", call.function)));
+        };
+        let some = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        Ok(Self {
+            function,
+            version: call.version,
+            payload,
+            timeout: some(call.timeout_ms),
+            queue_wait: some(call.queue_wait_ms),
+            traceparent: call.traceparent,
+            context: call.context,
+            mode: if call.mode == i32::from(v1::Mode::Async) { Mode::Async } else { Mode::Sync },
+            idempotency_key: call.idempotency_key,
+            delay: some(call.delay_ms),
+            trigger: None,
+            depth: 0,
+        })
     }
 }

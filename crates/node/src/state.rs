@@ -30,7 +30,7 @@ pub(crate) enum Asked {
     Finish(CallId),
     Accept(Box<Accepting>),
     Settle(CallId, Box<Settling>),
-    Seen { ticket: crate::Ticket, call: CallId, awaits: bool },
+    Seen { origin: crate::Origin, call: CallId, awaits: bool },
     Awaited { origin: crate::Origin, call: CallId },
     Publish(Box<Publishing>),
     Trigger(Box<Writing>),
@@ -61,6 +61,9 @@ const ROWS_MAX: u32 = 1_000;
 impl Node {
     /// Hands a call's writes to its home.
     pub(crate) fn write(&mut self, id: CallId, writes: Vec<v1::Write>) -> Result<(), v1::Failure> {
+        if !writes.is_empty() {
+            self.use_store();
+        }
         for write in writes {
             let key = self.state_key(id, write.key.unwrap_or_default())?;
             let call = &self.calls[&id];
@@ -74,7 +77,7 @@ impl Node {
         Ok(())
     }
 
-    pub(crate) fn on_read(&mut self, peer: PeerId, process: ProcessId, read: v1::Read) {
+    pub(crate) fn on_read(&mut self, now: Now, peer: PeerId, process: ProcessId, read: v1::Read) {
         let request = read.request;
         let value =
             |failure| Message::Value(v1::Value { request, failure: Some(failure), ..Default::default() });
@@ -82,6 +85,10 @@ impl Node {
             self.send(peer, value(ended()), Bytes::new());
             return;
         };
+        if !self.keeps_store() {
+            self.send(peer, value(moved()), Bytes::new());
+            return self.forward_begun(now, id);
+        }
         let key =
             match self.write(id, read.writes).and_then(|()| self.state_key(id, read.key.unwrap_or_default()))
             {
@@ -94,7 +101,7 @@ impl Node {
         self.durable.read(origin, &key, ticket);
     }
 
-    pub(crate) fn on_scan(&mut self, peer: PeerId, process: ProcessId, scan: v1::Scan) {
+    pub(crate) fn on_scan(&mut self, now: Now, peer: PeerId, process: ProcessId, scan: v1::Scan) {
         let request = scan.request;
         let page =
             |failure| Message::Page(v1::Page { request, failure: Some(failure), ..Default::default() });
@@ -102,6 +109,10 @@ impl Node {
             self.send(peer, page(ended()), Bytes::new());
             return;
         };
+        if !self.keeps_store() {
+            self.send(peer, page(moved()), Bytes::new());
+            return self.forward_begun(now, id);
+        }
         let prefix = match self
             .write(id, scan.writes)
             .and_then(|()| self.state_key(id, scan.prefix.unwrap_or_default()))
@@ -186,7 +197,7 @@ impl Node {
                 };
                 self.on_failure_settled(now, id, *settling, finished);
             }
-            Asked::Seen { ticket, call, awaits } => self.on_seen(ticket, call, awaits, answer),
+            Asked::Seen { origin, call, awaits } => self.on_seen(origin, call, awaits, answer),
             Asked::Publish(publishing) => self.on_published(*publishing, answer),
             Asked::Trigger(writing) => self.on_trigger_written(now, *writing, answer),
             Asked::TriggerLook(key) => self.on_trigger_looked(*key, answer),
@@ -259,6 +270,11 @@ pub(crate) fn refused(refusal: &Refusal) -> v1::Failure {
         Code::StoreUnavailable => failure.retry_after(std::time::Duration::from_secs(1)),
         _ => failure,
     }
+}
+
+/// What a function is told that goes on elsewhere.
+pub(crate) fn moved() -> v1::Failure {
+    Code::Cancelled.because("this call goes on at the node that keeps the grid's store, from its beginning")
 }
 
 fn ended() -> v1::Failure {

@@ -93,6 +93,10 @@ impl Node {
         call.queue_until = now.mono + call.queue_wait;
         call.phase = Phase::Committing { result: Success::default(), ran: std::time::Duration::ZERO };
         self.renew_fence(id);
+        if self.belongs_elsewhere(&self.calls[&id].again(now)) {
+            self.forward_begun(now, id);
+            return self.forget(id);
+        }
         let (name, has_key) = (self.calls[&id].function.clone(), self.calls[&id].key.is_some());
         let template = self.function_of(&name).and_then(|f| f.exclusive.clone()).filter(|_| !has_key);
         let Some(template) = template else { return self.queue_again(now, id) };

@@ -25,6 +25,8 @@ pub(crate) enum Timer {
     Triggers,
     /// A message has waited long enough.
     Publishing,
+    /// Requests wait for a link with the node that keeps the store.
+    Forwards,
     /// Lists that wait for more calls.
     Batches,
     /// The time for draining is over.
@@ -92,7 +94,7 @@ impl Timers {
                 }
                 Timer::Instance(process) => instances.contains(process),
                 Timer::Template(process) => templates.contains(process),
-                Timer::Scale(_) | Timer::Cron | Timer::Triggers => true,
+                Timer::Scale(_) | Timer::Cron | Timer::Triggers | Timer::Forwards => true,
             };
             assert!(known, "the timer {timer:?} is left");
         }

@@ -94,14 +94,25 @@ impl Node {
                 self.triggers.stored.insert(key.module().to_owned(), record);
             }
             self.describe_early(now);
-            self.sync_listening(now);
+            if self.keeps_store() {
+                self.sync_listening(now);
+            }
             self.publish_waiting(now);
+        }
+        if !self.keeps_store() {
+            return self.rest_triggers();
         }
         if std::mem::take(&mut self.triggers.dirty) && !self.draining {
             self.sync_listening(now);
             self.sync_crons(now);
             self.end_forgetting();
         }
+    }
+
+    /// Another node keeps the store, and with it what wakes functions.
+    fn rest_triggers(&mut self) {
+        self.triggers.lines.clear();
+        self.timers.clear(&Timer::Cron);
     }
 
     /// It is time for a tick, or to look at the clock, or to write again what could not be written.
@@ -112,6 +123,9 @@ impl Node {
 
     /// Has a record written, and calls accepted with it.
     fn write_trigger(&mut self, now: Now, write: TriggerWrite, calls: Vec<durable::work::NewCall>) {
+        if !calls.is_empty() {
+            self.use_store();
+        }
         self.triggers.busy.insert(write.key().clone());
         let named = |new: &durable::work::NewCall| {
             Some((new.call, new.record.function.parse::<FunctionName>().ok()?))

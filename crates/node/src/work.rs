@@ -110,6 +110,7 @@ impl Node {
             self.answer(origin, Answer { call: None, result: Err(failure) });
             return;
         }
+        self.use_store();
         self.accepting.insert(origin, call.payload.len());
         self.accepting_bytes += call.payload.len();
         let function = call.function.clone();
@@ -147,6 +148,7 @@ impl Node {
                 .hint("start some that start the others"));
         }
         let keys = self.keys_of(&call)?;
+        self.use_store();
         let caller = &self.calls[&by];
         let with = self.durable.home_of(caller.layer()).map(|partition| partition.0);
         let own = || caller.is_work().then(|| by.home());
@@ -189,7 +191,7 @@ impl Node {
             unique_ms: keys.unique.as_ref().map_or(0, |(_, window)| window.to_ms()),
             idempotency_key: keys.unique.map_or(call.idempotency_key, |(key, _)| key),
             exclusive_key: keys.exclusive.map(|name| name.key().to_owned()).unwrap_or_default(),
-            depth: caller.map_or(0, |c| c.depth + 1),
+            depth: caller.map_or(call.depth, |c| c.depth + 1),
             parent: by.map(CallId::to_wire).unwrap_or_default(),
             trigger: call.trigger,
             due_ms: delay.map_or(0, |delay| now.wall.0.saturating_add(delay)),
@@ -248,7 +250,7 @@ impl Node {
 
     /// Takes calls from the lanes, as many as instances can begin with soon.
     pub(crate) fn draw_work(&mut self, now: Now) {
-        if self.draining {
+        if self.draining || !self.keeps_store() {
             return;
         }
         let lanes: Vec<String> = self.durable.ready().map(str::to_owned).collect();

@@ -112,6 +112,7 @@ pub(crate) fn output(output: &Output) -> String {
         | Output::PeerSend { .. }
         | Output::PeerClose { .. }
         | Output::Roster(_)
+        | Output::GridStore(_)
         | Output::Authorities => {
             unreachable!("this node is alone")
         }

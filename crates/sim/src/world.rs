@@ -179,6 +179,7 @@ impl World {
             idempotency_key: key.to_owned(),
             delay: Some(self.stage.plan(plan).delay_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
             trigger: None,
+            depth: 0,
         };
         self.stage.makes(plan, self.clock.at(), self.clock.ahead_ms());
         self.say(1, || format!("gateway -> node  {mode:?} call {} of plan {plan} {key}", ticket.0));

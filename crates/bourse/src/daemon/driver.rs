@@ -293,6 +293,7 @@ impl Driver {
                     idempotency_key: call.idempotency_key,
                     delay: call.delay,
                     trigger: call.trigger.map(|trigger| *trigger),
+                    depth: 0,
                 };
                 self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
             }

@@ -182,7 +182,8 @@ impl Node {
         let contacts: Vec<_> = me.chain(self.beginnings(now)).take(BEGINNINGS_MAX).collect();
         let ids = contacts.iter().map(|contact| contact.id).chain([key]);
         let entries = ids.filter_map(|id| market.roster().get(id)).map(codec::entry_to_wire).collect();
-        Ok(peer::Enrolled { entries, contacts: contacts.iter().map(codec::contact_to_wire).collect() })
+        let store = self.grid_store().map(codec::store_to_wire);
+        Ok(peer::Enrolled { entries, contacts: contacts.iter().map(codec::contact_to_wire).collect(), store })
     }
 }
 

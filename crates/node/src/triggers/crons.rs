@@ -158,6 +158,7 @@ impl Node {
             mode: Mode::Async,
             idempotency_key: String::new(),
             delay: None,
+            depth: 0,
             trigger: Some(v1::Trigger {
                 kind: "cron".to_owned(),
                 name: cron.line.clone(),

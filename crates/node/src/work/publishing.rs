@@ -24,6 +24,7 @@ use bourse_wire::value::Value;
 use bytes::{Bytes, BytesMut};
 
 use super::{ACCEPTING_BYTES_MAX, ACCEPTING_MAX};
+use crate::grid::Wanted;
 use crate::keys::CallKeys;
 use crate::message::{Event, Message, Mode, NewCall, Origin, PeerId, ProcessId, Success};
 use crate::outcome::store_unavailable;
@@ -60,6 +61,10 @@ impl Node {
         if let Err(failure) = admitted {
             return self.answer(origin, refused(failure));
         }
+        if !self.keeps_store() {
+            return self.forward(now, origin, Wanted::Publish(Box::new(message)));
+        }
+        self.use_store();
         self.accepting.insert(origin, message.payload.len());
         self.accepting_bytes += message.payload.len();
         self.publish_or_wait(now, origin, message, None);
@@ -85,28 +90,21 @@ impl Node {
                 "it used the number of a request that is not answered again",
             );
         }
-        let to = match publish.to {
-            Some(To::Queue(name)) => QueueName::new(&name).map(Channel::Queue),
-            Some(To::Topic(name)) => TopicName::new(&name).map(Channel::Topic),
-            None => Err("a message needs a queue or a topic".to_owned()),
-        };
-        let to = match to {
-            Ok(to) => to,
-            Err(why) => return self.answer(origin, refused(Code::BadRequest.because(why))),
-        };
-        let message = Message {
-            to,
-            payload,
-            delay: (publish.delay_ms > 0).then(|| Duration::from_millis(publish.delay_ms)),
-            traceparent: publish.traceparent,
-            context: publish.context,
-            idempotency_key: publish.idempotency_key,
+        let (parent, attempt, writes) = (publish.parent.clone(), publish.attempt, publish.writes.clone());
+        let message = match Message::from_wire(publish, payload) {
+            Ok(message) => message,
+            Err(failure) => return self.answer(origin, refused(failure)),
         };
         let Some(process) = worker else { return self.on_publish(now, origin, message) };
-        let Some(running) = self.running(process, &publish.parent, publish.attempt) else {
+        let Some(running) = self.running(process, &parent, attempt) else {
             let failure = Code::Cancelled.because("the invocation that publishes has ended");
             return self.answer(origin, refused(failure));
         };
+        if !self.keeps_store() {
+            self.answer(origin, refused(crate::state::moved()));
+            return self.forward_begun(now, running);
+        }
+        self.use_store();
         let keyless = match message.idempotency_key.is_empty() {
             true => Ok(()),
             false => Err(Code::BadRequest
@@ -114,7 +112,7 @@ impl Node {
                 .hint("they go out together with what the function changes, once")),
         };
         let admitted = self
-            .write(running, publish.writes)
+            .write(running, writes)
             .and(keyless)
             .and_then(|()| self.admit_message(&message))
             .and_then(
@@ -324,6 +322,23 @@ impl Node {
 }
 
 impl Message {
+    /// A message as a worker, a client or another node publishes it.
+    pub(crate) fn from_wire(publish: v1::Publish, payload: Bytes) -> Result<Self, v1::Failure> {
+        let to = match publish.to {
+            Some(To::Queue(name)) => QueueName::new(&name).map(Channel::Queue),
+            Some(To::Topic(name)) => TopicName::new(&name).map(Channel::Topic),
+            None => Err("a message needs a queue or a topic".to_owned()),
+        };
+        Ok(Self {
+            to: to.map_err(|why| Code::BadRequest.because(why))?,
+            payload,
+            delay: (publish.delay_ms > 0).then(|| Duration::from_millis(publish.delay_ms)),
+            traceparent: publish.traceparent,
+            context: publish.context,
+            idempotency_key: publish.idempotency_key,
+        })
+    }
+
     /// The call of a function that listens.
     fn call(&self, function: FunctionName) -> NewCall {
         let (kind, name) = match &self.to {
@@ -347,6 +362,7 @@ impl Message {
                 at_ms: 0,
                 facts: BTreeMap::new(),
             }),
+            depth: 0,
         }
     }
 }

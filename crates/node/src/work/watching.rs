@@ -21,7 +21,7 @@ use bourse_wire::time::{Mono, Now};
 use bourse_wire::v1;
 
 use crate::call::Phase;
-use crate::message::{Ask, Origin, Output, Success, Ticket};
+use crate::message::{Ask, Origin, Success};
 use crate::outcome::store_unavailable;
 use crate::state::Asked;
 use crate::timers::Timer;
@@ -32,8 +32,8 @@ use crate::{Answer, Node};
 pub(crate) enum Watcher {
     /// A caller, for its result.
     Caller(Origin),
-    /// The gateway, for how it stands then.
-    Ticket(Ticket),
+    /// The gateway, here or at another node, for how it stands then.
+    Asker(Origin),
 }
 
 impl Node {
@@ -106,7 +106,7 @@ impl Node {
             .retry_after(Duration::from_secs(1));
         match watcher {
             Watcher::Caller(origin) => self.answer(origin, Answer { call: Some(call), result: Err(failure) }),
-            Watcher::Ticket(ticket) => self.outputs.push_back(Output::Told { ticket, told: Err(failure) }),
+            Watcher::Asker(origin) => self.tell(origin, Err(failure)),
         }
     }
 
@@ -117,7 +117,7 @@ impl Node {
                     self.answer(origin, Answer { call: Some(id), result: result.clone() })
                 }
                 // It is asked for as it is stored.
-                Watcher::Ticket(ticket) => self.look(ticket, id, false),
+                Watcher::Asker(origin) => self.look(origin, id, false),
             }
         }
     }
@@ -128,9 +128,8 @@ impl Node {
                 Watcher::Caller(origin) => {
                     self.answer(origin, Answer { call: Some(id), result: result_of(&ended) });
                 }
-                Watcher::Ticket(ticket) => {
-                    let told = Ok(Box::new(Seen::Ended(ended.clone())));
-                    self.outputs.push_back(Output::Told { ticket, told });
+                Watcher::Asker(origin) => {
+                    self.tell(origin, Ok(Box::new(Seen::Ended(ended.clone()))));
                 }
             }
         }
@@ -146,8 +145,8 @@ impl Node {
                 Watcher::Caller(origin) => {
                     self.answer(origin, Answer { call: Some(id), result: Err(failure) })
                 }
-                Watcher::Ticket(ticket) => {
-                    self.outputs.push_back(Output::Told { ticket, told: Err(failure) })
+                Watcher::Asker(origin) => {
+                    self.tell(origin, Err(failure))
                 }
             }
         }
@@ -162,20 +161,20 @@ impl Node {
         watchers
     }
 
-    pub(crate) fn on_ask(&mut self, now: Now, ticket: Ticket, call: CallId, ask: Ask) {
+    pub(crate) fn on_ask(&mut self, now: Now, origin: Origin, call: CallId, ask: Ask) {
         match ask {
-            Ask::Look => self.look(ticket, call, false),
+            Ask::Look => self.look(origin, call, false),
             Ask::Await => {
-                self.watch_call(call, Watcher::Ticket(ticket), Mono::MAX);
-                self.look(ticket, call, true);
+                self.watch_call(call, Watcher::Asker(origin), Mono::MAX);
+                self.look(origin, call, true);
             }
-            Ask::Cancel => self.cancel_work(now, ticket, call),
+            Ask::Cancel => self.cancel_work(now, origin, call),
             Ask::Replay => {
-                let asked = self.ask(Asked::Seen { ticket, call, awaits: false });
+                let asked = self.ask(Asked::Seen { origin, call, awaits: false });
                 self.durable.replay(now, call, asked);
             }
             Ask::Purge => {
-                let asked = self.ask(Asked::Seen { ticket, call, awaits: false });
+                let asked = self.ask(Asked::Seen { origin, call, awaits: false });
                 self.durable.purge(now, call, asked);
             }
         }
@@ -192,7 +191,7 @@ impl Node {
     pub(crate) fn look_again(&mut self, call: CallId) {
         for watcher in self.watchers.get(&call).cloned().unwrap_or_default() {
             match watcher {
-                Watcher::Ticket(ticket) => self.look(ticket, call, true),
+                Watcher::Asker(origin) => self.look(origin, call, true),
                 Watcher::Caller(origin) => {
                     let asked = self.ask(Asked::Awaited { origin, call });
                     self.durable.look(call, asked);
@@ -201,16 +200,16 @@ impl Node {
         }
     }
 
-    pub(super) fn look(&mut self, ticket: Ticket, call: CallId, awaits: bool) {
-        let asked = self.ask(Asked::Seen { ticket, call, awaits });
+    pub(super) fn look(&mut self, origin: Origin, call: CallId, awaits: bool) {
+        let asked = self.ask(Asked::Seen { origin, call, awaits });
         self.durable.look(call, asked);
     }
 
-    pub(super) fn cancel_work(&mut self, now: Now, ticket: Ticket, id: CallId) {
+    pub(super) fn cancel_work(&mut self, now: Now, origin: Origin, id: CallId) {
         let why = Code::Cancelled.because("it was cancelled by request");
         self.leave_room(now, id);
         if self.by_origin.contains_key(&Origin::Work(id)) && !self.is_committing(id) {
-            self.watch_call(id, Watcher::Ticket(ticket), Mono::MAX);
+            self.watch_call(id, Watcher::Asker(origin), Mono::MAX);
             self.abort(now, id, why);
             return;
         }
@@ -220,7 +219,7 @@ impl Node {
             failure: Some(why),
             ..Default::default()
         };
-        let asked = self.ask(Asked::Seen { ticket, call: id, awaits: false });
+        let asked = self.ask(Asked::Seen { origin, call: id, awaits: false });
         self.durable.cancel(now, id, ended, asked);
     }
 
@@ -229,8 +228,7 @@ impl Node {
         self.calls.get(&id).is_some_and(|c| matches!(c.phase, Phase::Committing { .. }))
     }
 
-    pub(crate) fn on_seen(&mut self, ticket: Ticket, call: CallId, awaits: bool, answer: durable::Answer) {
-        let origin = Origin::Gateway(ticket);
+    pub(crate) fn on_seen(&mut self, origin: Origin, call: CallId, awaits: bool, answer: durable::Answer) {
         if awaits && !self.watched.contains_key(&origin) {
             return; // It has been told, or has gone.
         }
@@ -250,7 +248,7 @@ impl Node {
                 self.tell_end(call, ended.clone());
             }
         }
-        self.outputs.push_back(Output::Told { ticket, told });
+        self.tell(origin, told);
     }
 
     pub(crate) fn on_awaited(&mut self, origin: Origin, call: CallId, answer: durable::Answer) {
@@ -273,8 +271,7 @@ impl Node {
 impl Watcher {
     fn origin(self) -> Origin {
         match self {
-            Self::Caller(origin) => origin,
-            Self::Ticket(ticket) => Origin::Gateway(ticket),
+            Self::Caller(origin) | Self::Asker(origin) => origin,
         }
     }
 }

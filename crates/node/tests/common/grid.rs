@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bourse_node::market::times::Times;
-use bourse_node::{Config, GridConfig, Input, LinkId, Output};
+use bourse_node::{Config, GridConfig, Input, LinkId, Output, OwnStore};
 use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bourse_wire::time::Mono;
@@ -62,6 +62,8 @@ pub fn grid_config(node: usize, slots: usize) -> Config {
             may_serve: true,
             sell_max: None,
             roster: Vec::new(),
+            store: Some(OwnStore { id: [u8::try_from(node).unwrap() + 1; 16], used: false, offered: true }),
+            known_store: None,
             times: Arc::new(Times::default()),
         }),
         ..config()
@@ -135,6 +137,16 @@ impl Grid {
             self.later(Wire::Closed(other));
         }
         self.cut.extend((0..self.nodes.len()).flat_map(|other| [(node, other), (other, node)]));
+        self
+    }
+
+    /// A node's process dies, and it starts again with what its store has.
+    pub fn restart(&mut self, node: usize) -> &mut Self {
+        let cut = self.cut.clone();
+        self.crash(node);
+        self.cut = cut;
+        self.set_time(self.now);
+        self.nodes[node].restart();
         self
     }
 

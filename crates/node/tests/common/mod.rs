@@ -222,6 +222,7 @@ impl World {
             idempotency_key: String::new(),
             delay: None,
             trigger: None,
+            depth: 0,
         };
         change(&mut call);
         self.trace.line(self.now, &format!("gateway -> node  call {} {function}({argument})", ticket.0));
@@ -543,6 +544,14 @@ impl World {
                 }
                 Output::Desist { call, .. } => self.desisted.push(call),
                 // What is kept for the next start.
+                Output::GridStore(store) => {
+                    if let Some(grid) = &mut self.config.grid {
+                        if let Some(own) = grid.store.as_mut().filter(|own| own.id == store.id) {
+                            own.used |= store.used;
+                        }
+                        grid.known_store = Some(store);
+                    }
+                }
                 Output::Roster(_) | Output::Authorities => {}
                 output @ (Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. }) => {
                     self.to_peers.push(output);
