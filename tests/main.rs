@@ -18,6 +18,7 @@ mod input;
 
 mod instances;
 mod membership;
+mod one_store;
 mod reload;
 mod smtp;
 mod sorting;

@@ -1,10 +1,8 @@
 //! Who belongs to a grid: nodes join with a ticket, all hear of it, and whoever is revoked is cut off by all.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::Value as Json;
 
+use crate::support::command::{bourse, fails, served, text, works};
 use crate::support::{Daemon, Setup, wait_for};
 
 const HELLO: (&str, &str) = (
@@ -17,42 +15,6 @@ const HELLO: (&str, &str) = (
         return 'hello'
     ",
 );
-
-/// What a command has printed, and whether it has worked.
-struct Told {
-    worked: bool,
-    out: String,
-    err: String,
-}
-
-fn bourse(arguments: &[&str]) -> Told {
-    let output = Command::new(env!("CARGO_BIN_EXE_bourse")).args(arguments).output().expect("it starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Told { worked: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-#[track_caller]
-fn works(arguments: &[&str]) -> String {
-    let told = bourse(arguments);
-    assert!(told.worked, "{arguments:?}: {}", told.err);
-    told.out.trim().to_owned()
-}
-
-#[track_caller]
-fn fails(arguments: &[&str]) -> String {
-    let told = bourse(arguments);
-    assert!(!told.worked, "{arguments:?}: {}", told.out);
-    told.err
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().expect("text").to_owned()
-}
-
-/// The folder that a daemon serves.
-fn served(daemon: &Daemon) -> String {
-    text(daemon.data().parent().expect("the data are in the folder"))
-}
 
 fn setup() -> Setup {
     Setup::new(&[HELLO]).argument("--listen").argument("127.0.0.1:0")

@@ -1,6 +1,7 @@
 //! Daemons for tests: started in folders of their own, asked over HTTP, ended with everything they started.
 
 mod client;
+pub(crate) mod command;
 mod daemon;
 mod grid;
 mod hosts;

@@ -114,6 +114,10 @@ Example:
 enum StoreCommand {
     /// Copy the store to a file, while it is in use or not
     Backup(client::backup::Backup),
+    /// Show which store is the grid's, and which node keeps it
+    Show(client::store::Show),
+    /// Make this node's store the grid's
+    Claim(client::store::Claim),
 }
 
 /// Tries durable calls in a simulated world: crashes, a failing disk, jumping clocks. Or a grid of many nodes: a network that
@@ -241,7 +245,7 @@ struct SettingFlags {
     /// in the data folder
     #[arg(long, value_name = "KEY")]
     allow: Vec<String>,
-    /// Where state is kept: sqlite or memory [default: sqlite]
+    /// Where state is kept: sqlite, memory, or grid (by another node) [default: sqlite]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
     /// Bearer token that HTTP requests must carry; better given as BOURSE_TOKEN, which `ps` does not show
@@ -334,6 +338,8 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Config(ConfigCommand::Show(show)) => client::settings::show(show),
         Command::Config(ConfigCommand::Schema { .. }) => Ok(client::settings::print_schema()?),
         Command::Store(StoreCommand::Backup(backup)) => client::backup::run(backup),
+        Command::Store(StoreCommand::Show(show)) => client::store::show(show),
+        Command::Store(StoreCommand::Claim(claim)) => client::store::claim(claim),
         Command::Sim(sim) => Ok(if sim.run()? { client::OK } else { client::FAILED }),
         Command::Completions(Completions { shell }) => {
             let mut script = Vec::new();

@@ -297,7 +297,7 @@ impl Exchange<'_> {
         let (reply, answered) = oneshot::channel();
         let sent = self.gateway.shared.events.send(Event::Inspect { what, reply });
         sent.map_err(|_| Code::ShuttingDown.because("the daemon is stopping"))?;
-        let json = answered.await.map_err(|_| Code::Internal.because("the daemon gave no answer"))?;
+        let json = answered.await.map_err(|_| Code::Internal.because("the daemon gave no answer"))??;
         Ok(typed("application/json", json.to_string().into()))
     }
 

@@ -9,7 +9,7 @@
 //! gateway -> daemon:  Event::Cancel { ticket }                 the client went away before the answer
 //! gateway -> daemon:  Event::Ask { call, ask, ticket, reply }   daemon -> gateway: Standing (through reply)
 //! gateway -> daemon:  Event::Publish, Forget                   daemon -> gateway: Answer (through reply)
-//! gateway -> daemon:  Event::Roster { change, reply }           daemon -> gateway: JSON (through reply)
+//! gateway -> daemon:  Event::Grid { change, reply }           daemon -> gateway: JSON (through reply)
 //! gateway -> daemon:  Event::Inspect { what, reply }           daemon -> gateway: JSON (through reply)
 //! daemon  -> gateway: set_routes, set_ready
 //! ```
@@ -82,7 +82,7 @@ pub use gateway::{Config, Gateway};
 pub use guard::Auth;
 pub use routes::{Deployed, Held, LeftOut, Routes};
 pub use serve::Listener;
-pub use standing::Standing;
+pub use standing::{STATUSES, Standing};
 
 /// A call that a request asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,10 +177,10 @@ pub enum Event {
         /// Which call.
         ticket: Ticket,
     },
-    /// Change who belongs to the grid.
-    Roster {
+    /// Change who belongs to the grid, or where its store is.
+    Grid {
         /// How.
-        change: RosterChange,
+        change: GridChange,
         /// Where the answer goes, which is shown as it is.
         reply: oneshot::Sender<Result<serde_json::Value, v1::Failure>>,
     },
@@ -189,13 +189,13 @@ pub enum Event {
         /// What.
         what: Inspect,
         /// Where the JSON goes.
-        reply: oneshot::Sender<serde_json::Value>,
+        reply: oneshot::Sender<Result<serde_json::Value, v1::Failure>>,
     },
 }
 
-/// What is to be done with the grid's list of keys.
+/// What is to be done with the grid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RosterChange {
+pub enum GridChange {
     /// Its holder may be a node of the grid.
     Admit {
         /// A public key, in hexadecimal digits, not checked.
@@ -208,6 +208,8 @@ pub enum RosterChange {
         /// A public key, in hexadecimal digits, not checked.
         key: String,
     },
+    /// This node's store is the grid's from now on.
+    KeepStore,
     /// Make a ticket.
     Invite {
         /// How long it is good for.
@@ -266,6 +268,8 @@ pub enum Inspect {
     Market,
     /// `GET /v1/members`.
     Members,
+    /// `GET /v1/store`.
+    Store,
 }
 
 /// How a call ended.

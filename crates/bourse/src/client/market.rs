@@ -63,7 +63,12 @@ pub(crate) fn nodes(nodes: &Nodes) -> anyhow::Result<u8> {
     }
     let mut table = Table::new(["NODE", "ADDRESS", "DOMAIN", "ROLE", "LAST HEARD"]);
     for node in all {
-        let role = if node["authority"] == true { "authority" } else { "node" };
+        let role = match (node["authority"] == true, node["store"] == true) {
+            (true, true) => "authority, store",
+            (true, false) => "authority",
+            (false, true) => "store",
+            (false, false) => "node",
+        };
         let (style, heard) = match (node["this"] == true, node["heard_ms_ago"].as_u64()) {
             (true, _) => (GOOD, "this one".to_owned()),
             (_, Some(ms)) => (GOOD, format!("{:.1} s ago", ms as f64 / 1e3)),

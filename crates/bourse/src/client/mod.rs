@@ -24,6 +24,7 @@ pub(crate) mod members;
 pub(crate) mod new;
 pub(crate) mod ps;
 pub(crate) mod settings;
+pub(crate) mod store;
 mod table;
 pub(crate) mod triggers;
 

@@ -69,7 +69,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "folder for the store, logs and token; .bourse in the served folder if not set",
     ),
-    daemon("store", Shape::Text, "sqlite", "where state is kept: sqlite (in the data folder) or memory"),
+    daemon(
+        "store",
+        Shape::Text,
+        "sqlite",
+        "where state is kept: sqlite (in the data folder), memory, or grid (by another node)",
+    ),
     daemon(
         "environments",
         Shape::Text,

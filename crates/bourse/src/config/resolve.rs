@@ -332,6 +332,11 @@ impl Config {
         &self.values[name].0
     }
 
+    /// Who has set it.
+    pub(crate) fn source(&self, name: &'static str) -> &Source {
+        &self.values[name].1
+    }
+
     pub(crate) fn flag(&self, name: &'static str) -> bool {
         value::flag(self.text(name)).expect("a flag is checked when it is given")
     }

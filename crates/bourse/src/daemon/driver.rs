@@ -1,6 +1,7 @@
 //! The loop. Everything from outside becomes one [`Input`] after the other; everything the node says is carried out
 //! before the next one.
 
+mod elsewhere;
 mod messages;
 mod others;
 mod perform;
@@ -13,9 +14,11 @@ use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 
 use bourse_durable::{StoreAnswer, Token};
-use bourse_gateway::{Deployed, Event as HttpEvent, Gateway, Held, Inspect, LeftOut, Routes, Standing};
+use bourse_gateway::{
+    Deployed, Event as HttpEvent, Gateway, Held, Inspect, LeftOut, Listing, Routes, Standing,
+};
 use bourse_node::{
-    Ask, Exit, Found, Input, Kind, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report,
+    Ask, Exit, Found, Input, Kind, LinkId, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report,
     RevisionId, Ticket,
 };
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
@@ -63,7 +66,13 @@ pub(super) struct Driver {
     pub ready_file: Option<PathBuf>,
     pub state: State,
     pub meters: Meters,
+    /// What other nodes have asked to be shown, and where that is put.
+    pub looked: mpsc::UnboundedReceiver<Looked>,
+    pub to_looked: mpsc::UnboundedSender<Looked>,
 }
+
+/// What another node has asked to be shown: over which link, its number, and what there is.
+pub(super) type Looked = (LinkId, u64, Result<serde_json::Value, v1::Failure>);
 
 /// What the driver has to remember between an order and its answer.
 #[derive(Default)]
@@ -71,6 +80,8 @@ pub(super) struct State {
     replies: BTreeMap<Ticket, oneshot::Sender<bourse_gateway::Answer>>,
     /// Who asked about durable calls.
     told: BTreeMap<Ticket, oneshot::Sender<Result<Standing, v1::Failure>>>,
+    /// What the node that keeps the store was asked to show.
+    looks: elsewhere::Looks,
     /// How to start every revision that the node knows.
     plans: BTreeMap<(String, RevisionId), Planned>,
     /// Which revision a template loads.
@@ -164,6 +175,7 @@ impl Driver {
                     None => self.on_keeper_gone()?,
                 },
                 Some(message) = self.deployed.recv() => self.on_deployer(message),
+                Some((link, request, found)) = self.looked.recv() => self.tell_looked(link, request, found),
                 () = tokio::time::sleep(SOCKETS_TICK), if matches!(self.state.stopping, Some(Stopping::Sockets(_))) => {}
                 _ = upkeep.tick() => logs::trim_all(&self.config.data()),
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
@@ -311,24 +323,18 @@ impl Driver {
             }
             HttpEvent::Publish { message, ticket, reply } => self.on_publish(message, ticket, reply),
             HttpEvent::Forget { module, ticket, reply } => self.on_forget(module, ticket, reply),
-            HttpEvent::Inspect { what: Inspect::Calls(listing), reply } => {
-                let running = self.node.running_work().collect();
-                self.store.as_ref().expect("the store ends after the loop").list(List {
-                    listing,
-                    running,
-                    reply,
-                });
-            }
             HttpEvent::Cancel { ticket } => {
                 // Its answer comes all the same, or never: nobody reads it.
                 self.state.told.remove(&Ticket(ticket.0));
                 let origin = Origin::Gateway(Ticket(ticket.0));
                 self.handle(Input::Cancel { origin });
             }
-            HttpEvent::Roster { change, reply } => drop(reply.send(self.change_roster(change))),
+            HttpEvent::Grid { change, reply } => drop(reply.send(self.change_grid(change))),
             HttpEvent::Inspect { what, reply } => {
+                let Some(reply) = self.look_elsewhere(&what, reply) else { return };
                 let now = self.clock.now();
                 let json = match what {
+                    Inspect::Calls(listing) => return self.list(listing, reply),
                     Inspect::Modules => views::modules(&self.node),
                     Inspect::Instances => views::instances(&self.node, now),
                     Inspect::Status => views::status(&self.node, &self.contact, self.keeper.process.pid()),
@@ -337,12 +343,19 @@ impl Driver {
                     Inspect::Nodes => views::nodes(&self.node, now),
                     Inspect::Market => views::market(&self.node),
                     Inspect::Members => views::members(&self.node),
-                    Inspect::Calls(_) => unreachable!("lists are made elsewhere"),
+                    Inspect::Store => views::store(&self.node),
                 };
                 // Whoever asked may have gone.
-                let _ = reply.send(json);
+                let _ = reply.send(Ok(json));
             }
         }
+    }
+
+    /// Makes a list of durable calls.
+    fn list(&self, listing: Listing, reply: elsewhere::Reply) {
+        let running = self.node.running_work().collect();
+        let store = self.store.as_ref().expect("the store ends after the loop");
+        store.list(List { listing, running, reply });
     }
 
     fn on_keeper(&mut self, message: from_keeper::Message) {
@@ -520,6 +533,7 @@ impl Driver {
                 Output::PeerSend { link, message, payload } => self.send_peer(link, message, payload),
                 Output::PeerClose { link } => self.hang_up(link),
                 Output::Roster(entries) => self.keep_roster(&entries),
+                Output::GridStore(store) => self.keep_grid_store(&store),
                 Output::Authorities => self.keep_seeds(),
                 Output::Ready => {
                     self.state.loaded = true;

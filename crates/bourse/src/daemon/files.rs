@@ -6,7 +6,7 @@
 //! | `token` | what clients of the worker protocol show (mode 0600) |
 //! | `node.key`, `node.pub` | what other nodes know this one by (mode 0600), and the half that they are told |
 //! | `allowed` | public keys of nodes that this one speaks with; written by the user |
-//! | `members`, `seeds`, `life` | the grid's list of keys, where to begin, and which life of the node the last one was |
+//! | `members`, `seeds`, `grid-store`, `life` | the grid's list of keys, where to begin, which store is the grid's, and which life of the node the last one was |
 //! | `daemon.json` | where the running daemon can be reached; removed when it stops |
 //! | `logs/` | the daemon's log, and what instances wrote |
 

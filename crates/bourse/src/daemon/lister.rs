@@ -14,6 +14,7 @@ use bourse_durable::work::{self, Seen};
 use bourse_gateway::{Listing, Standing};
 use bourse_store::{Limit, Range, Reader};
 use bourse_wire::id::CallId;
+use bourse_wire::v1;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -25,7 +26,7 @@ pub(super) struct List {
     pub(super) listing: Listing,
     /// The calls that are being run.
     pub(super) running: BTreeSet<CallId>,
-    pub(super) reply: oneshot::Sender<Value>,
+    pub(super) reply: oneshot::Sender<Result<Value, v1::Failure>>,
 }
 
 impl List {
@@ -49,7 +50,7 @@ impl List {
             list["incomplete"] = json!(text);
         }
         // Whoever asked may have gone.
-        let _ = self.reply.send(list);
+        let _ = self.reply.send(Ok(list));
     }
 
     /// Adds what is wanted, and keeps one more than is wanted.

@@ -13,6 +13,7 @@
 //! | `files`, `logs` | the data folder |
 //! | `mail` | the socket for SMTP |
 //! | `peers` | lines to other nodes |
+//! | `grid` | who this node is among them, and whether its store is the grid's |
 //! | `discovery` | where other nodes are found |
 //! | `clock` | what time it is |
 
@@ -22,6 +23,7 @@ pub(crate) mod discovery;
 mod driver;
 mod events;
 pub(crate) mod files;
+mod grid;
 mod keeper;
 mod lister;
 mod logs;
@@ -36,13 +38,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bourse_gateway::{Auth, Gateway, Limits};
-use bourse_store::{Memory, Sqlite, Store, StoreId};
 use bourse_transport::{Bounds, Endpoint, Router, RouterOptions};
 use bourse_wire::header::HEADER_BYTES_MAX;
 use bourse_wire::id::Incarnation;
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::{Config, Discover};
+use crate::config::Config;
 use deploy::Places;
 use discovery::Discovery;
 use driver::Driver;
@@ -67,7 +68,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let data = config.data();
     files::make_data(&data)?;
     events::start_log(&config, &data)?;
-    let store = open_store(&config, &data)?;
+    let store = grid::open_store(&config, &data)?;
     let token = files::token(&data)?;
     let scrape = bourse_gateway::metrics::install()?;
 
@@ -99,6 +100,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     bourse_worker::keeper::become_subreaper()?;
     let keeper = keeper::KeeperLine::start().context("the keeper cannot be started")?;
     let (answers, store_answers) = mpsc::unbounded_channel();
+    let mut grid = peers.as_ref().map(|peers| grid::config(&config, peers, &*store)).transpose()?;
     let store = StoreThreads::start(store, answers)?;
     let places = Places {
         root: config.folder.clone(),
@@ -135,13 +137,14 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut node_config = config.node(cores, token.into(), http.to_string());
-    node_config.grid = peers.as_ref().map(|peers| grid_config(&config, peers)).transpose()?;
-    if let (Some(grid), Some(peers), Some(discovery)) = (&mut node_config.grid, &mut peers, &mut discovery) {
+    if let (Some(grid), Some(peers), Some(discovery)) = (&mut grid, &mut peers, &mut discovery) {
         // Who is there already is asked before this node begins a grid of its own.
         grid.seeds.extend(discovery.take().into_iter().filter_map(|found| peers.seed_of(found)));
     }
+    node_config.grid = grid;
     let life = if peers.is_some() { files::next_life(&data)? } else { files::life() };
     let incarnation = Incarnation(life);
+    let (to_looked, looked) = mpsc::unbounded_channel();
     let stop_serving = Arc::new(Notify::new());
     let mut driver = Driver {
         node: bourse_node::Node::new(node_config, incarnation, seed),
@@ -164,6 +167,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         ready_file: ready_file.map(Path::to_owned),
         state: driver::State::default(),
         meters: events::Meters::default(),
+        looked,
+        to_looked,
     };
     let serving = tokio::spawn({
         let stop = stop_serving.clone();
@@ -209,52 +214,6 @@ fn raise_files() -> usize {
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
 /// The same when it was told twice.
 const LAST_ANSWERS_CUT_SHORT: std::time::Duration = std::time::Duration::from_millis(200);
-
-/// Who this node is among others.
-fn grid_config(config: &Config, peers: &Peers) -> anyhow::Result<bourse_node::GridConfig> {
-    let address = match (config.text("advertise"), peers.address()) {
-        ("", None) => String::new(),
-        ("", Some(address)) if address.ip().is_unspecified() => {
-            let host = files::hostname()?;
-            format!("{host}:{}", address.port())
-        }
-        ("", Some(address)) => address.to_string(),
-        (given, _) => given.to_owned(),
-    };
-    let domain = match config.text("domain") {
-        "" => files::machine(),
-        given => given.to_owned(),
-    };
-    let known = config.join().into_iter().chain(peers::seeds::load(&config.data()));
-    let mut seeds: Vec<_> = known.map(|join| (join.key.0, join.address)).collect();
-    let finds_each_other = |source: &Discover| matches!(source, Discover::Machine | Discover::Multicast);
-    if !address.is_empty() && config.discover().iter().any(finds_each_other) {
-        // Others find this node as it finds them.
-        seeds.push((peers.key(), address.clone()));
-    }
-    Ok(bourse_node::GridConfig {
-        id: peers.key(),
-        name: files::hostname().unwrap_or_default(),
-        // Who can't be connected with is no place that others have to reach.
-        may_serve: !address.is_empty(),
-        address,
-        domain,
-        seeds,
-        sell_max: config.count("sell"),
-        roster: peers::members::load(&config.data())?,
-        times: Arc::default(),
-    })
-}
-
-fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
-    match config.text("store") {
-        "sqlite" => Ok(Box::new(Sqlite::open(data.join(files::STORE_FILE), StoreId::random())?)),
-        "memory" => Ok(Box::new(Memory::new(StoreId::random()))),
-        other => anyhow::bail!(
-            "store = {other:?} is not supported by this version\n  hint: use sqlite (state is kept in the data folder) or memory (state is lost at the end)"
-        ),
-    }
-}
 
 fn gateway_config(
     config: &Config,

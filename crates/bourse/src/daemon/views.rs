@@ -8,6 +8,7 @@ use bourse_node::market::market::{ChannelView, NodeView, OrderView};
 use bourse_node::market::message::Terms;
 use bourse_node::market::roster::Standing;
 use bourse_node::{Answer, Node, TriggerView};
+use bourse_store::StoreId;
 use bourse_transport::Key;
 use bourse_wire::options::MailPattern;
 use bourse_wire::time::Now;
@@ -137,12 +138,14 @@ pub(super) fn triggers(node: &Node, now: Now) -> Value {
 /// `GET /v1/nodes`
 pub(super) fn nodes(node: &Node, now: Now) -> Value {
     let me = node.grid_key();
+    let keeper = node.grid_store().map(|store| store.node.id);
     let one = |n: NodeView| {
         json!({
             "key": n.contact.id.to_string(),
             "address": n.contact.address,
             "domain": n.contact.domain,
             "authority": n.authority,
+            "store": keeper == Some(n.contact.id),
             "this": me.is_some_and(|me| me == n.contact.id.0),
             "heard_ms_ago": n.heard.map(|heard| u64::try_from(heard.as_millis()).unwrap_or(u64::MAX)),
         })
@@ -184,6 +187,18 @@ pub(super) fn market(node: &Node) -> Value {
         "bought": market.bought().into_iter().map(channel).collect::<Vec<_>>(),
         "orders": market.orders().into_iter().map(order).collect::<Vec<_>>(),
     })
+}
+
+/// `GET /v1/store`: which store is the grid's, and who keeps it; nothing is known of that by a node that waits to be linked.
+pub(super) fn store(node: &Node) -> Value {
+    match (node.grid_key(), node.grid_store()) {
+        (None, _) => json!({"here": true}),
+        (Some(_), None) => json!({"here": false}),
+        (Some(me), Some(store)) => json!({
+            "id": StoreId(store.id).to_string(), "term": store.term, "used": store.used, "here": store.node.id.0 == me,
+            "node": store.node.id.to_string(), "address": store.node.address,
+        }),
+    }
 }
 
 /// `GET /v1/members`: the grid's list of keys.

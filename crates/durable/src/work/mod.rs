@@ -289,6 +289,11 @@ pub fn ranges() -> [(Bytes, Bytes); 3] {
     [key::lanes_after(""), key::all_ended(), all_dead]
 }
 
+/// Whether a record of a partition is one of a trigger.
+pub fn is_trigger(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(key::CRON | key::LISTENS)))
+}
+
 /// A record of a call as it is stored; `None` if it is none, or of a release that this one does not know.
 pub fn read_row(key: &[u8], stored: &Bytes) -> Option<(CallId, Seen)> {
     let value = crate::record::decode(stored).ok()?.value;

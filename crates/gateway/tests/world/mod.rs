@@ -273,12 +273,12 @@ async fn daemon(
                 let _ = reply.send(Answer { call: None, result });
                 continue;
             }
-            Event::Roster { change, reply } => {
+            Event::Grid { change, reply } => {
                 let _ = reply.send(Ok(format!("{change:?}").into()));
                 continue;
             }
             Event::Inspect { what, reply } => {
-                let _ = reply.send(format!("{what:?}").into());
+                let _ = reply.send(Ok(format!("{what:?}").into()));
                 continue;
             }
         };

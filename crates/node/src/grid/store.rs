@@ -84,6 +84,16 @@ impl Node {
         }
     }
 
+    /// The link with the node that keeps the store; `None` if that is this one.
+    pub fn link_with_keeper(&mut self, now: Now) -> Option<Result<LinkId, v1::Failure>> {
+        if self.keeps_store() {
+            return None;
+        }
+        let keeper = self.grid_store().map(|store| store.node.id);
+        let link = keeper.and_then(|keeper| self.link_with(now, keeper));
+        Some(link.ok_or_else(|| self.keeper_not_reached()))
+    }
+
     /// What is in the store from now on, nobody may pass over.
     pub(crate) fn use_store(&mut self) {
         if self.grid.on && self.keeps_store() {

@@ -4,6 +4,7 @@ use bourse_node::{Input, LinkId, Node};
 use bourse_transport::SendError;
 use bourse_wire::header;
 use bourse_wire::peer::v1 as peer;
+use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bytes::Bytes;
 
 use super::Driver;
@@ -60,7 +61,13 @@ impl Driver {
                     return self.hang_up(link);
                 }
                 match header::decode::<peer::ToPeer>(header) {
-                    Ok(message) => self.handle(Input::PeerFrame { link, message: message.message, payload }),
+                    Ok(message) => match message.message {
+                        Some(Frame::Look(look)) if self.node.knows_peer(link) => self.on_look(link, look),
+                        Some(Frame::Looked(looked)) if self.node.knows_peer(link) => {
+                            self.on_looked(link, looked, &payload);
+                        }
+                        message => self.handle(Input::PeerFrame { link, message, payload }),
+                    },
                     Err(error) => {
                         tracing::warn!(link = link.0, "the line to a node is closed: {error}");
                         self.hang_up(link);
@@ -69,6 +76,7 @@ impl Driver {
             }
             PeerEvent::Closed { link, why } => {
                 tracing::debug!(link, "the line to a node is over: {why}");
+                self.lose_looks(LinkId(link));
                 self.handle(Input::PeerClosed { link: LinkId(link) });
             }
             PeerEvent::NotReached { node, why } => self.handle(Input::NotReached { node, why }),
@@ -94,6 +102,7 @@ impl Driver {
 
     /// Ends the line to a node. The node hears of it as of any other end.
     pub(super) fn hang_up(&mut self, link: LinkId) {
+        self.lose_looks(link);
         if let Some(peers) = &mut self.peers {
             peers.hang_up(link.0);
         }

@@ -1,10 +1,11 @@
-//! The grid's list of keys: what users change, and what is kept of it.
+//! The grid's list of keys, and its store: what users change, and what is kept of it.
 
-use bourse_gateway::RosterChange as Asked;
+use bourse_gateway::GridChange as Asked;
 use bourse_gateway::standing::at;
 use bourse_node::RosterChange;
 use bourse_node::market::Contact;
 use bourse_node::market::roster::Entry;
+use bourse_node::market::store::GridStore;
 use bourse_transport::{Key, KeyPair};
 use bourse_wire::failure::Code;
 use bourse_wire::v1;
@@ -13,11 +14,12 @@ use serde_json::{Value, json};
 use super::Driver;
 use crate::config::Join;
 use crate::daemon::peers::ticket::{self, Ticket};
-use crate::daemon::peers::{members, seeds};
+use crate::daemon::peers::{grid_store, members, seeds};
+use crate::daemon::views;
 
 impl Driver {
     /// Does what a user wants. What it came to, for people.
-    pub(super) fn change_roster(&mut self, asked: Asked) -> Result<Value, v1::Failure> {
+    pub(super) fn change_grid(&mut self, asked: Asked) -> Result<Value, v1::Failure> {
         let now = self.clock.now();
         let key = |text: &str| {
             Key::from_hex(text).map_err(|_| {
@@ -36,6 +38,10 @@ impl Driver {
                 let key = key(&of)?;
                 self.node.change_roster(now, RosterChange::Revoke { key: key.0 })?;
                 Ok(json!({"revoked": key.to_hex()}))
+            }
+            Asked::KeepStore => {
+                self.node.claim_store(now)?;
+                Ok(views::store(&self.node))
             }
             Asked::Invite { lifetime, name } => {
                 let seeds = self.seeds()?;
@@ -71,6 +77,13 @@ impl Driver {
         }
         if let Some(peers) = &mut self.peers {
             peers.obey(entries);
+        }
+    }
+
+    /// Keeps which store is the grid's.
+    pub(super) fn keep_grid_store(&self, store: &GridStore) {
+        if let Err(error) = grid_store::save(&self.config.data(), store) {
+            tracing::error!("{error:#}; when this node starts again it does not know the grid's store");
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bourse_node::market::roster::Entry;
+use bourse_node::market::store::GridStore;
 use bourse_node::market::{Contact, codec};
 use bourse_transport::{Bounds, Event, KeyPair, Transport as _};
 use bourse_wire::header;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use super::dialed::{Dial, reach};
 use super::packing::{self, Parts};
 use super::ticket::Ticket;
-use super::{HEADER_BYTES_MAX, HEARTBEAT_MS, members, read, seeds};
+use super::{HEADER_BYTES_MAX, HEARTBEAT_MS, grid_store, members, read, seeds};
 
 /// How long a node may take to answer once it was reached.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -32,8 +33,8 @@ pub(crate) struct Joined {
     pub contacts: Vec<Contact>,
 }
 
-/// What a node that has let this one in says: entries of the list of keys, and where to begin.
-type LetIn = (Vec<Entry>, Vec<Contact>);
+/// What a node that has let this one in says: entries of the list of keys, where to begin, and which store is the grid's.
+type LetIn = (Vec<Entry>, Vec<Contact>, Option<GridStore>);
 
 /// Has this node let in, and keeps what it has to know from then on. Asks one node of the ticket after the other.
 pub(crate) async fn enroll(
@@ -53,11 +54,14 @@ pub(crate) async fn enroll(
             heartbeat_ms: HEARTBEAT_MS,
         };
         match ask(&dial, own, name).await {
-            Ok((entries, contacts)) => {
+            Ok((entries, contacts, store)) => {
                 let mut kept = members::load(data)?;
                 kept.retain(|kept| entries.iter().all(|entry| entry.key != kept.key));
                 kept.extend(entries);
                 members::save(data, kept.iter())?;
+                if let Some(store) = store {
+                    grid_store::save(data, &store)?;
+                }
                 seeds::save(data, contacts.iter().filter(|c| !c.address.is_empty()).cloned())?;
                 return Ok(Joined { at: seed.address.clone(), contacts });
             }
@@ -111,7 +115,9 @@ fn answer(first: Bytes, second: Bytes) -> Result<Option<LetIn>, String> {
         Some(Message::Enrolled(enrolled)) => {
             let entries = codec::entries(enrolled.entries).map_err(|e| e.to_string())?;
             let contacts = enrolled.contacts.into_iter().map(|contact| codec::contact(Some(contact)));
-            Ok(Some((entries, contacts.collect::<Result<_, _>>().map_err(|e| e.to_string())?)))
+            let contacts = contacts.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+            let store = enrolled.store.map(codec::store).transpose().map_err(|e| e.to_string())?;
+            Ok(Some((entries, contacts, store)))
         }
         Some(Message::Refused(refused)) => {
             let failure = refused.failure.unwrap_or_default();

@@ -16,6 +16,7 @@
 //! | `allowed` | the list of keys, and the file that it is kept in |
 //! | `members` | the grid's list of keys, as this node keeps it |
 //! | `seeds` | where it begins when it starts again |
+//! | `grid_store` | which store is the grid's |
 //! | `ticket`, `enroll` | how a node comes onto the list |
 //! | `packing` | how a frame travels |
 //! | `keys` | this node's own keys |
@@ -23,6 +24,7 @@
 pub(crate) mod allowed;
 mod dialed;
 pub(crate) mod enroll;
+pub(crate) mod grid_store;
 pub(crate) mod keys;
 pub(crate) mod members;
 mod packing;

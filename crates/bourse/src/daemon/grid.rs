@@ -1,0 +1,123 @@
+//! Who this node is among others, and whether its own store is to be the grid's.
+//!
+//! A grid has one store. A node offers its own, unless it is told to use another's (`store = grid`), or knows of another already, or
+//! is to join nodes of which it knows nothing yet. Which of those that are offered counts is the nodes' to find out.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use bourse_durable::batch::PartitionId;
+use bourse_node::market::store::GridStore;
+use bourse_node::{GridConfig, OwnStore};
+use bourse_store::{Limit, Memory, Range, Reader, Sqlite, Store, StoreId};
+
+use super::files;
+use super::peers::{Peers, grid_store, members, seeds};
+use crate::config::{Config, Discover, Source};
+
+/// Opens the store that the settings name. Who uses that of another node has an empty one, which is never written to.
+pub(super) fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
+    match config.text("store") {
+        "sqlite" => Ok(Box::new(Sqlite::open(data.join(files::STORE_FILE), StoreId::random())?)),
+        "memory" | "grid" => Ok(Box::new(Memory::new(StoreId::random()))),
+        other => anyhow::bail!(
+            "store = {other:?} is not supported by this version\n  hint: use sqlite (state is kept in the data folder), memory (state is lost at the end), or grid (another node keeps it)"
+        ),
+    }
+}
+
+/// As the settings say, and what was kept of the grid.
+pub(super) fn config(config: &Config, peers: &Peers, store: &dyn Store) -> anyhow::Result<GridConfig> {
+    let address = match (config.text("advertise"), peers.address()) {
+        ("", None) => String::new(),
+        ("", Some(address)) if address.ip().is_unspecified() => {
+            let host = files::hostname()?;
+            format!("{host}:{}", address.port())
+        }
+        ("", Some(address)) => address.to_string(),
+        (given, _) => given.to_owned(),
+    };
+    let domain = match config.text("domain") {
+        "" => files::machine(),
+        given => given.to_owned(),
+    };
+    let data = config.data();
+    let known = config.join().into_iter().chain(seeds::load(&data));
+    let mut seeds: Vec<_> = known.map(|join| (join.key.0, join.address)).collect();
+    let known_store = grid_store::load(&data)?;
+    let own = own_store(config, store, known_store.as_ref(), (peers.key(), seeds.is_empty()))?;
+    let finds_each_other = |source: &Discover| matches!(source, Discover::Machine | Discover::Multicast);
+    if !address.is_empty() && config.discover().iter().any(finds_each_other) {
+        // Others find this node as it finds them.
+        seeds.push((peers.key(), address.clone()));
+    }
+    Ok(GridConfig {
+        id: peers.key(),
+        name: files::hostname().unwrap_or_default(),
+        // Who can't be connected with is no place that others have to reach.
+        may_serve: !address.is_empty(),
+        address,
+        domain,
+        seeds,
+        sell_max: config.count("sell"),
+        roster: members::load(&data)?,
+        store: own,
+        known_store,
+        times: Arc::default(),
+    })
+}
+
+/// The store that this node has of its own. Refused where it is used, and another is known to be the grid's.
+fn own_store(
+    config: &Config,
+    store: &dyn Store,
+    known: Option<&GridStore>,
+    (key, joins_nobody): ([u8; 32], bool),
+) -> anyhow::Result<Option<OwnStore>> {
+    if config.text("store") == "grid" {
+        return Ok(None);
+    }
+    let id = store.id().0;
+    let own = known.filter(|known| known.node.id.0 == key);
+    let other = known.filter(|known| known.node.id.0 != key);
+    let used = own.is_some_and(|own| own.used && own.id == id) || is_used(&mut *store.reader()?)?;
+    if let Some(other) = other.filter(|other| used && other.used) {
+        anyhow::bail!(
+            "this node has a store of its own with calls or state in it, {}, and that of its grid is {}, at the node {} ({}): a grid has one\n  \
+             hint: to use the grid's, start with --store grid: its own stays as it is, unused. To have its own be the grid's, do that, and \
+             then move it: see \"One store\" in docs/grid.md",
+            store.id(),
+            StoreId(other.id),
+            other.node.id.short(),
+            other.node.address
+        );
+    }
+    let is_chosen = *config.source("store") != Source::Default;
+    let offered = used || own.is_some() || (other.is_none() && (is_chosen || joins_nobody));
+    Ok(Some(OwnStore { id, used, offered }))
+}
+
+/// Whether there are calls or state in a store; records of triggers are made anew anywhere.
+fn is_used(reader: &mut dyn Reader) -> anyhow::Result<bool> {
+    for partition in (0..=u8::MAX).map(PartitionId) {
+        if reader.owner(partition)?.is_none() {
+            continue;
+        }
+        let mut range = Range { from: Bound::Unbounded, until: Bound::Unbounded };
+        loop {
+            let page = reader.scan(partition, &range, Limit::rows(PAGE_ROWS))?;
+            if page.rows.iter().any(|(key, _)| !bourse_durable::work::is_trigger(key)) {
+                return Ok(true);
+            }
+            match page.rows.into_iter().last() {
+                Some((last, _)) if page.more => range = range.after(last),
+                _ => break,
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Rows that are read at once.
+const PAGE_ROWS: usize = 100;
