@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::command::{fails, served, text, works};
 use crate::support::{Daemon, Setup, until, wait_for};
+use crate::websocket::{CHAT, script_with};
 
 const SHOP: (&str, &str) = (
     "shop.py",
@@ -53,7 +54,7 @@ const SHOP: (&str, &str) = (
 );
 
 fn setup() -> Setup {
-    Setup::new(&[SHOP]).argument("--listen").argument("127.0.0.1:0").set("running", "2")
+    Setup::new(&[SHOP, CHAT]).argument("--listen").argument("127.0.0.1:0").set("running", "2")
 }
 
 /// Nodes that have joined the first one with a ticket.
@@ -137,6 +138,43 @@ fn all_nodes_have_the_same_state_calls_keys_and_triggers() {
     assert!(shown.contains("is kept by the node"), "{shown}");
     assert!(works(&["store", "show", "-C", &served(&nodes[0])]).contains("this node keeps the grid's store"));
     assert!(works(&["nodes", "-C", &served(&nodes[1])]).contains("store"));
+}
+
+#[test]
+fn connections_are_reached_whichever_node_has_them() {
+    let nodes = grid(3);
+    script_with(
+        &[&nodes[1], &nodes[2]],
+        r#"
+    async with websockets.connect(ats[0] + "/chat/tea") as a, websockets.connect(ats[1] + "/chat/tea") as b:
+        for one in (a, b):
+            await one.send("hi")
+            assert await one.recv() == "hi"
+        # 1. A group is on all nodes, whoever sends to it.
+        await a.send("all")
+        assert json.loads(await b.recv()) == {"to": "all"}
+        assert json.loads(await a.recv()) == {"to": "all"}
+        assert json.loads(await a.recv()) == {"sent": 2, "full": 0}
+        # 2. A connection is at one of them.
+        await b.send("leave")
+        await b.send("who")
+        assert len(await b.recv()) == 32
+        await b.send("all")
+        assert json.loads(await b.recv()) == {"sent": 1, "full": 0}
+        assert json.loads(await a.recv()) == {"to": "all"}
+        await a.send("close")
+        try:
+            await a.recv()
+            assert False
+        except websockets.ConnectionClosed as closed:
+            assert closed.rcvd.code == 4001, closed
+"#,
+    );
+    wait_for("both ends are told", || {
+        let mut codes = nodes[0].call("chat.closed", json!({"room": "tea"})).ok();
+        codes.as_array_mut().expect("a list").sort_by_key(Json::as_i64);
+        codes == json!([1000, 4001])
+    });
 }
 
 #[test]

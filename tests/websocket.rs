@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::{Daemon, PATIENCE, Script, Setup, wait_for};
 
-const CHAT: (&str, &str) = (
+pub(crate) const CHAT: (&str, &str) = (
     "chat.py",
     "
     import time
@@ -60,10 +60,16 @@ const CHAT: (&str, &str) = (
 
 /// Runs a script with the package `websockets`; `at` is the daemon's address.
 fn script(daemon: &Daemon, text: &str) {
-    const PRELUDE: &str = "import asyncio, json, sys, websockets\nat = sys.argv[1]\nasync def main():\n";
+    script_with(&[daemon], &format!("    [at] = ats\n{text}"));
+}
+
+/// The same with several daemons, whose addresses are `ats`.
+pub(crate) fn script_with(daemons: &[&Daemon], text: &str) {
+    const PRELUDE: &str = "import asyncio, json, sys, websockets\nats = sys.argv[1:]\nasync def main():\n";
     let text = format!("{PRELUDE}{text}\nasyncio.run(main())\n");
-    let client = daemon.client();
-    assert!(Script::start(&text, &[&format!("ws://{}", client.address)]).ends().success(), "see above");
+    let addresses: Vec<String> = daemons.iter().map(|d| format!("ws://{}", d.client().address)).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    assert!(Script::start(&text, &addresses).ends().success(), "see above");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The gateway: what all connections share, and the frame around each request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) random: ring::rand::SystemRandom,
+    /// What ids of connections begin with, if there are several nodes.
+    pub(crate) node: OnceLock<String>,
 }
 
 impl Gateway {
@@ -87,6 +89,7 @@ impl Gateway {
             budget: Budget::new(config.limits.bodies_bytes_max),
             sockets: Arc::default(),
             random: ring::rand::SystemRandom::new(),
+            node: OnceLock::new(),
             config,
         };
         Self { shared: Arc::new(shared) }
@@ -101,6 +104,11 @@ impl Gateway {
     pub fn set_ready(&self, ready: bool) {
         self.shared.ready.store(ready, Ordering::Relaxed);
         self.shared.loaded.fetch_or(ready, Ordering::Relaxed);
+    }
+
+    /// What the ids of WebSocket connections begin with from now on. Said once at most.
+    pub fn name_connections(&self, node: String) {
+        let _ = self.shared.node.set(node);
     }
 
     /// Open connections, over all listeners.

@@ -135,12 +135,14 @@ fn accept(key: &[u8]) -> HeaderValue {
     HeaderValue::try_from(STANDARD.encode(hash.finish())).expect("base64 fits a header")
 }
 
-/// Nobody guesses it: who knows a connection's name can send to it.
+/// Nobody guesses it: who knows a connection's name can send to it. It begins with the node that has the connection, where there are
+/// several.
 fn connection_id(gateway: &Gateway) -> Result<String, bourse_wire::v1::Failure> {
     let mut bytes = [0; 12];
     ring::rand::SecureRandom::fill(&gateway.shared.random, &mut bytes)
         .map_err(|_| Code::Internal.because("the system has no random numbers"))?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    let node = gateway.shared.node.get().map_or("", String::as_str);
+    Ok(bytes.iter().fold(node.to_owned(), |id, b| id + &format!("{b:02x}")))
 }
 
 #[cfg(test)]

@@ -200,7 +200,9 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
         | Frame::Forward(_)
         | Frame::Forwarded(_)
         | Frame::Look(_)
-        | Frame::Looked(_)) => return Ok(Err(other)),
+        | Frame::Looked(_)
+        | Frame::Reach(_)
+        | Frame::Reached(_)) => return Ok(Err(other)),
     }))
 }
 

@@ -328,7 +328,7 @@ impl Node {
             Frame::Forward(forward) => return self.on_forward(now, link, forward, payload),
             Frame::Forwarded(forwarded) => return self.on_forwarded(now, link, forwarded, payload),
             // The daemon's own, which has read it.
-            Frame::Look(_) | Frame::Looked(_) => return,
+            Frame::Look(_) | Frame::Looked(_) | Frame::Reach(_) | Frame::Reached(_) => return,
             Frame::Refused(refused) => {
                 let why = refused.failure.unwrap_or_default().message;
                 return self.leave_peer(now, link, &format!("it refuses us: {why}"));
@@ -447,6 +447,14 @@ impl Node {
     /// Whether any other node is linked with this one.
     pub fn is_linked(&self) -> bool {
         self.grid.links.values().any(|link| matches!(link, Link::Open { .. }))
+    }
+
+    /// The nodes that are linked with this one.
+    pub fn linked(&self) -> impl Iterator<Item = (LinkId, NodeId)> {
+        self.grid.links.iter().filter_map(|(link, state)| match state {
+            Link::Open { node } => Some((*link, *node)),
+            Link::Greeting { .. } => None,
+        })
     }
 
     /// Whether another node has said who it is on a connection.

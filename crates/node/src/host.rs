@@ -92,6 +92,11 @@ impl HostFunction {
         }
     }
 
+    /// It is about WebSocket connections, which any node may have.
+    pub fn is_of_connections(self) -> bool {
+        matches!(self, Self::Send | Self::Close | Self::Join | Self::Leave)
+    }
+
     fn doc(self) -> &'static str {
         match self {
             Self::Webhook => "Posts a body to a URL, signed.",

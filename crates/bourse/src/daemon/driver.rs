@@ -7,7 +7,10 @@ mod others;
 mod perform;
 mod processes;
 mod publish;
+mod reach;
 mod roster;
+
+pub(super) use reach::connections_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -82,6 +85,8 @@ pub(super) struct State {
     told: BTreeMap<Ticket, oneshot::Sender<Result<Standing, v1::Failure>>>,
     /// What the node that keeps the store was asked to show.
     looks: elsewhere::Looks,
+    /// Which connections of other nodes are being reached.
+    reaches: reach::Reaches,
     /// How to start every revision that the node knows.
     plans: BTreeMap<(String, RevisionId), Planned>,
     /// Which revision a template loads.
@@ -514,7 +519,10 @@ impl Driver {
                 Output::Perform { call, attempt, function, payload, traceparent } => {
                     self.perform(Task { call, attempt, function, payload, traceparent });
                 }
-                Output::Desist { call, attempt } => self.outside.desist(call, attempt),
+                Output::Desist { call, attempt } => {
+                    self.state.reaches.forget(call, attempt);
+                    self.outside.desist(call, attempt);
+                }
                 Output::StartTemplate { process, module, revision } => {
                     self.start_template(process, module, revision)
                 }

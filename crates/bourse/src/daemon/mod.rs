@@ -95,6 +95,9 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     };
 
     let mut peers = Peers::start(&config, &data).await?;
+    if let Some(peers) = &peers {
+        gateway.name_connections(driver::connections_of(&peers.key()));
+    }
     let mut discovery = peers.as_ref().map(|peers| Discovery::start(&config, peers)).transpose()?;
 
     bourse_worker::keeper::become_subreaper()?;

@@ -10,7 +10,7 @@
 //! | durable calls, and what is asked about them | all other calls |
 //! | calls of functions that are exclusive or throttled | |
 //! | calls of functions that have been seen to use state, to publish, or to start others | |
-//! | messages for queues and topics | |
+//! | messages for queues and topics, and to WebSocket connections | |
 //!
 //! Whether a function uses state is not known before it does: the first call that does so here is given up, and done over there
 //! from the beginning, as after a conflict. The node that keeps the store buys capacity as any other does, so calls that went
@@ -34,6 +34,7 @@ use bourse_wire::time::{Mono, Now, millis};
 use bourse_wire::v1;
 use bytes::Bytes;
 
+use crate::host::HostFunction;
 use crate::message::{Ask, Message, Mode, NewCall, Origin, Output, Success, Ticket};
 use crate::timers::Timer;
 use crate::{Answer, Node};
@@ -220,8 +221,13 @@ impl Forwards {
 impl Node {
     /// Whether a call has to be accepted by the node that keeps the store, and that is another one.
     pub(crate) fn belongs_elsewhere(&self, call: &NewCall) -> bool {
-        !self.keeps_store()
-            && (self.is_durable(call) || self.function_of(&call.function).is_some_and(|f| f.needs_store()))
+        // Whoever keeps the store is linked with all nodes that have connections.
+        let reaches = || {
+            HostFunction::of(&call.function).is_some_and(HostFunction::is_of_connections)
+                && self.grid_store().is_some()
+        };
+        let needs_store = || self.function_of(&call.function).is_some_and(|f| f.needs_store());
+        !self.keeps_store() && (self.is_durable(call) || needs_store() || reaches())
     }
 
     /// Has the node that keeps the store do what a caller wants. It is answered later, once.

@@ -66,6 +66,12 @@ impl Driver {
                         Some(Frame::Looked(looked)) if self.node.knows_peer(link) => {
                             self.on_looked(link, looked, &payload);
                         }
+                        Some(Frame::Reach(reach)) if self.node.knows_peer(link) => {
+                            self.on_reach(link, &reach, &payload);
+                        }
+                        Some(Frame::Reached(reached)) if self.node.knows_peer(link) => {
+                            self.on_reached(link, reached);
+                        }
                         message => self.handle(Input::PeerFrame { link, message, payload }),
                     },
                     Err(error) => {
@@ -77,6 +83,7 @@ impl Driver {
             PeerEvent::Closed { link, why } => {
                 tracing::debug!(link, "the line to a node is over: {why}");
                 self.lose_looks(LinkId(link));
+                self.lose_reaches(LinkId(link));
                 self.handle(Input::PeerClosed { link: LinkId(link) });
             }
             PeerEvent::NotReached { node, why } => self.handle(Input::NotReached { node, why }),
@@ -103,6 +110,7 @@ impl Driver {
     /// Ends the line to a node. The node hears of it as of any other end.
     pub(super) fn hang_up(&mut self, link: LinkId) {
         self.lose_looks(link);
+        self.lose_reaches(link);
         if let Some(peers) = &mut self.peers {
             peers.hang_up(link.0);
         }

@@ -1,8 +1,10 @@
 //! What the daemon does for a function: what concerns WebSocket connections is done at once by the gateway, which has
 //! them; everything else goes to the thread that is for it.
 
+use std::collections::BTreeMap;
+
 use bourse_gateway::sockets::{Message, To};
-use bourse_node::{HostFunction, Input, Success};
+use bourse_node::{HostFunction, Input};
 use bourse_wire::v1;
 use bourse_wire::value::Value;
 
@@ -10,21 +12,34 @@ use super::Driver;
 use crate::daemon::outside::arguments::Given;
 use crate::daemon::outside::{Task, success};
 
+/// How many connections something has come to, by what has become of them.
+pub(super) type Counts = BTreeMap<String, u64>;
+
 impl Driver {
     pub(super) fn perform(&mut self, task: Task) {
         match task.function {
             HostFunction::Webhook | HostFunction::Mail => self.outside.perform(task),
             HostFunction::Send | HostFunction::Close | HostFunction::Join | HostFunction::Leave => {
-                let result = self.perform_at_connections(&task);
-                self.handle(Input::Performed { call: task.call, attempt: task.attempt, result });
+                match self.perform_here(task.function, &task.payload) {
+                    Ok(counts) => self.perform_everywhere(task, counts),
+                    Err(failure) => self.performed(&task, Err(failure)),
+                }
             }
         }
     }
 
-    fn perform_at_connections(&self, task: &Task) -> Result<Success, v1::Failure> {
-        let mut given = Given::read(task.function, &task.payload)?;
+    /// What was to be done is done, or not.
+    pub(super) fn performed(&mut self, task: &Task, result: Result<Counts, v1::Failure>) {
+        let pair = |(name, count): (String, u64)| (Value::Text(name), Value::Int(i128::from(count)));
+        let result = result.map(|counts| success(&Value::Map(counts.into_iter().map(pair).collect())));
+        self.handle(Input::Performed { call: task.call, attempt: task.attempt, result });
+    }
+
+    /// Does it with the connections that this node has.
+    pub(super) fn perform_here(&self, function: HostFunction, payload: &[u8]) -> Result<Counts, v1::Failure> {
+        let mut given = Given::read(function, payload)?;
         let sockets = self.gateway.sockets();
-        let counts = match task.function {
+        let counts = match function {
             HostFunction::Send => {
                 let to = given.text("to")?;
                 let to: To = to.parse().map_err(|why: String| given.wrong(why))?;
@@ -49,10 +64,7 @@ impl Driver {
             }
             HostFunction::Webhook | HostFunction::Mail => unreachable!("they go elsewhere"),
         };
-        let pair = |(name, count): (&str, usize)| {
-            let count = i128::try_from(count).expect("connections can be counted");
-            (Value::Text(name.to_owned()), Value::Int(count))
-        };
-        Ok(success(&Value::Map(counts.into_iter().map(pair).collect())))
+        let pair = |(name, count): (&str, usize)| (name.to_owned(), count as u64);
+        Ok(counts.into_iter().map(pair).collect())
     }
 }
