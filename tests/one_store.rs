@@ -102,7 +102,7 @@ fn all_nodes_have_the_same_state_calls_keys_and_triggers() {
         calls.map(|call| call["id"].as_str().expect("an id").to_owned()).collect()
     };
     for node in &nodes {
-        assert_eq!(listed(node, "/v1/dead"), [dead.clone()]);
+        assert_eq!(listed(node, "/v1/dead"), std::slice::from_ref(&dead));
         assert_eq!(listed(node, "/v1/calls?limit=10").len(), 3);
         let queues = node.get("/v1/triggers").ok();
         let names: Vec<&str> =
@@ -110,14 +110,13 @@ fn all_nodes_have_the_same_state_calls_keys_and_triggers() {
         assert!(names.contains(&"orders"), "{queues}");
     }
     assert_eq!(nodes[2].send("POST", &format!("/v1/dead/{dead}/replay"), &[], b"").status, 202);
-    wait_for("it fails again", || listed(&nodes[0], "/v1/dead") == [dead.clone()]);
+    wait_for("it fails again", || listed(&nodes[0], "/v1/dead") == std::slice::from_ref(&dead));
     assert_eq!(nodes[1].send("DELETE", &format!("/v1/dead/{dead}"), &[], b"").status, 200);
     assert_eq!(listed(&nodes[0], "/v1/dead"), Vec::<String>::new());
     // 4. A key is exclusive on all of them.
     let place = tempfile::tempdir().expect("a folder");
     let gate = text(&place.path().join("gate"));
-    let paid: Vec<_> =
-        (0..12).map(|n| nodes[n % 3].call_beside("shop.pay", json!({"gate": gate}))).collect();
+    let paid: Vec<_> = (0..12).map(|n| nodes[n % 3].call_beside("shop.pay", json!({"gate": gate}))).collect();
     for answer in paid {
         assert_eq!(answer.join().expect("it is answered").ok(), json!("paid"));
     }

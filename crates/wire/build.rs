@@ -12,6 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bourse/v1/peer.proto",
     ];
     let descriptors = protox::compile(files, [&root])?;
-    prost_build::Config::new().bytes(["."]).btree_map(["."]).enable_type_names().compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .btree_map(["."])
+        // Large, and rare beside what else the messages around them can be.
+        .boxed(".bourse.peer.v1.Told.live")
+        .boxed(".bourse.peer.v1.Told.ended")
+        .enable_type_names()
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bourse_node::{Config, Found, GridConfig, Input, Kind, LinkId, Node, Output, PeerId, Report, RevisionId};
+use bourse_node::{
+    Config, Found, GridConfig, Input, Kind, LinkId, Node, Output, OwnStore, PeerId, Report, RevisionId,
+};
 use bourse_wire::beacon::{self, Datagram};
 use bourse_wire::id::Incarnation;
 use bourse_wire::peer::v1 as peer;
@@ -336,6 +338,30 @@ fn peer_frames() {
             token: token(1),
             message: Some(peer::from_runner::Message::Ended(peer::Ended::default())),
         }),
+        Frame::Store(peer::Store {
+            id: vec![9; 16].into(),
+            term: 1,
+            used: true,
+            node: Some(peer::Contact { id: PEER_KEY.to_vec().into(), incarnation: 7, ..Default::default() }),
+        }),
+        forward(peer::forward::What::Call(v1::Call {
+            function: "m.f".into(),
+            mode: 1,
+            ..Default::default()
+        })),
+        forward(peer::forward::What::Call(v1::Call { function: "m.f".into(), ..Default::default() })),
+        forward(peer::forward::What::Publish(v1::Publish {
+            to: Some(v1::publish::To::Topic("t".into())),
+            ..Default::default()
+        })),
+        forward(peer::forward::What::Await(v1::Await { call: vec![7; 16].into(), ..Default::default() })),
+        forward(peer::forward::What::Ask(peer::Ask { call: vec![7; 16].into(), what: 1 })),
+        forward(peer::forward::What::Forget("m".into())),
+        forward(peer::forward::What::Cancel(true)),
+        Frame::Forwarded(peer::Forwarded {
+            request: 1,
+            how: Some(peer::forwarded::How::Told(peer::Told { running: true, ..Default::default() })),
+        }),
     ];
     let valid: Vec<Vec<u8>> =
         messages.into_iter().map(|m| header::encode(&peer::ToPeer { message: Some(m) }).to_vec()).collect();
@@ -367,6 +393,10 @@ fn peer_frames() {
     );
 }
 
+fn forward(what: peer::forward::What) -> Frame {
+    Frame::Forward(peer::Forward { request: 5, what: Some(what), ..Default::default() })
+}
+
 const PEER_KEY: [u8; 32] = [9; 32];
 const TOKEN: &[u8] = b"a token of this node";
 const STRANGER: PeerId = PeerId(1);
@@ -392,6 +422,8 @@ impl World {
             sell_max: None,
             name: String::new(),
             roster: Vec::new(),
+            store: Some(OwnStore { id: [1; 16], used: false, offered: true }),
+            known_store: None,
             times: Default::default(),
         };
         let config = Config { token: Bytes::from_static(TOKEN), grid: Some(grid), ..Config::new(2) };

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::exchange::Exchange;
 use crate::reply::{Outcome, otherwise, typed};
-use crate::{Event, Inspect, GridChange, uri};
+use crate::{Event, GridChange, Inspect, uri};
 
 /// How long a ticket is good for if nobody says.
 const LIFETIME: Duration = Duration::from_secs(3_600);

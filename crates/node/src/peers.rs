@@ -183,7 +183,8 @@ impl Node {
             self.refuse_or_expel(now, peer, "it used the number of a request that is not answered again");
             return;
         }
-        let (wait, parent, attempt, writes) = (call.wait, call.parent.clone(), call.attempt, call.writes.clone());
+        let (wait, parent, attempt, writes) =
+            (call.wait, call.parent.clone(), call.attempt, call.writes.clone());
         let request = call.request;
         let new = match NewCall::from_wire(call, payload) {
             Ok(new) => new,

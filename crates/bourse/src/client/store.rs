@@ -57,7 +57,9 @@ pub(crate) fn show(show: &Show) -> anyhow::Result<u8> {
         ("", true) => "this node keeps its own store: it is alone".to_owned(),
         ("", false) => "no node of the grid is known that keeps its store".to_owned(),
         (id, true) => format!("this node keeps the grid's store, {id}"),
-        (id, false) => format!("the grid's store, {id}, is kept by the node {} at {}", text("node"), text("address")),
+        (id, false) => {
+            format!("the grid's store, {id}, is kept by the node {} at {}", text("node"), text("address"))
+        }
     };
     let empty = if found["used"] == false { "; nothing was stored in it so far" } else { "" };
     writeln!(io::stdout(), "{line}{empty}")?;
@@ -88,7 +90,8 @@ pub(crate) fn claim(claim: &Claim) -> anyhow::Result<u8> {
 fn claim_alone(data: &std::path::Path) -> anyhow::Result<Value> {
     let file = data.join(STORE_FILE);
     if !file.exists() {
-        let text = format!("{} has no store\n  hint: start the daemon once with --store sqlite", data.display());
+        let text =
+            format!("{} has no store\n  hint: start the daemon once with --store sqlite", data.display());
         return Err(Error::Refused(text).into());
     }
     let id = Sqlite::open(&file, StoreId::random())?.id();

@@ -59,7 +59,9 @@ impl Node {
                 };
                 self.on_await(now, origin, call, timeout);
             }),
-            What::Ask(ask) => call_id(&ask.call).map(|call| self.on_ask(now, origin, call, ask_of(ask.what()))),
+            What::Ask(ask) => {
+                call_id(&ask.call).map(|call| self.on_ask(now, origin, call, ask_of(ask.what())))
+            }
             What::Cancel(_) => unreachable!("it was looked at before"),
         };
         if let Err(failure) = done {
@@ -81,19 +83,14 @@ impl Node {
     }
 
     /// The same, to a question about a durable call.
-    pub(crate) fn tell_node(
-        &mut self,
-        link: LinkId,
-        request: u64,
-        told: Result<Box<Seen>, v1::Failure>,
-    ) {
+    pub(crate) fn tell_node(&mut self, link: LinkId, request: u64, told: Result<Box<Seen>, v1::Failure>) {
         let mut answer = peer::Told::default();
         match told.map(|seen| *seen) {
             Err(failure) => answer.failure = Some(failure),
             Ok(Seen::Nothing) => {}
-            Ok(Seen::Ended(ended)) => answer.ended = Some(*ended),
+            Ok(Seen::Ended(ended)) => answer.ended = Some(ended),
             Ok(Seen::Live { record, running, due }) => {
-                answer.live = Some(*record);
+                answer.live = Some(record);
                 answer.running = running;
                 answer.due_ms = due.map_or(0, |due| millis(due.since(self.seen)));
             }

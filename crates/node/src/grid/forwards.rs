@@ -243,8 +243,12 @@ impl Node {
         let (harmless, wait) = match &what {
             Wanted::Call(call) => {
                 let own = self.function_of(&call.function).and_then(|f| f.queue_wait);
-                let wait = call.queue_wait.or(own).unwrap_or(self.config.of(call.function.module()).queue_wait);
-                (what.is_harmless(idempotent(&call.function)), wait.min(call.timeout.unwrap_or(Duration::MAX)))
+                let wait =
+                    call.queue_wait.or(own).unwrap_or(self.config.of(call.function.module()).queue_wait);
+                (
+                    what.is_harmless(idempotent(&call.function)),
+                    wait.min(call.timeout.unwrap_or(Duration::MAX)),
+                )
             }
             _ => (what.is_harmless(false), self.config.module.queue_wait),
         };
@@ -383,7 +387,13 @@ impl Node {
     }
 
     /// The node that keeps the store has answered.
-    pub(super) fn on_forwarded(&mut self, now: Now, link: LinkId, forwarded: peer::Forwarded, payload: Bytes) {
+    pub(super) fn on_forwarded(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        forwarded: peer::Forwarded,
+        payload: Bytes,
+    ) {
         let peer::Forwarded { request, how } = forwarded;
         if self.grid.forwards.open.get(&request).is_none_or(|forward| forward.link != Some(link)) {
             return; // Nobody waits for it any more.
@@ -518,9 +528,9 @@ fn seen(now: Now, told: peer::Told) -> Result<Box<Seen>, v1::Failure> {
         (Some(failure), ..) => Err(failure),
         (None, Some(record), _) => {
             let due = (due_ms > 0).then(|| now.mono + Duration::from_millis(due_ms));
-            Ok(Box::new(Seen::Live { record: Box::new(record), running, due }))
+            Ok(Box::new(Seen::Live { record, running, due }))
         }
-        (None, None, Some(ended)) => Ok(Box::new(Seen::Ended(Box::new(ended)))),
+        (None, None, Some(ended)) => Ok(Box::new(Seen::Ended(ended))),
         (None, None, None) => Ok(Box::new(Seen::Nothing)),
     }
 }

@@ -169,7 +169,11 @@ impl Node {
                 (true, false) => format!("this node keeps the grid's store, {}", store.short()),
                 (true, true) => format!("this node keeps the grid's store from now on: {}", store.short()),
                 (false, _) => {
-                    format!("the grid's store {} is kept by the node {}", store.short(), store.node.id.short())
+                    format!(
+                        "the grid's store {} is kept by the node {}",
+                        store.short(),
+                        store.node.id.short()
+                    )
                 }
             };
             self.note(Level::Info, text);

@@ -111,11 +111,8 @@ impl Node {
                 .because("a function's own messages take no idempotency key")
                 .hint("they go out together with what the function changes, once")),
         };
-        let admitted = self
-            .write(running, writes)
-            .and(keyless)
-            .and_then(|()| self.admit_message(&message))
-            .and_then(
+        let admitted =
+            self.write(running, writes).and(keyless).and_then(|()| self.admit_message(&message)).and_then(
                 |()| if self.knows_triggers() { Ok(()) } else { self.check_intake(message.payload.len()) },
             );
         if let Err(failure) = admitted {

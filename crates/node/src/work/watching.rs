@@ -145,9 +145,7 @@ impl Node {
                 Watcher::Caller(origin) => {
                     self.answer(origin, Answer { call: Some(id), result: Err(failure) })
                 }
-                Watcher::Asker(origin) => {
-                    self.tell(origin, Err(failure))
-                }
+                Watcher::Asker(origin) => self.tell(origin, Err(failure)),
             }
         }
     }

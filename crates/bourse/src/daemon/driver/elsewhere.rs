@@ -54,7 +54,8 @@ impl Driver {
             None => return Some(reply),
             Some(Err(failure)) => drop(reply.send(Err(failure))),
             Some(Ok(_)) if self.state.looks.open.len() >= LOOKS_MAX => {
-                let failure = Code::QueueFull.because("too many questions to the node that keeps the store are open");
+                let failure =
+                    Code::QueueFull.because("too many questions to the node that keeps the store are open");
                 drop(reply.send(Err(failure)));
             }
             Some(Ok(link)) => {
@@ -106,8 +107,9 @@ impl Driver {
         }
         let Some((_, reply)) = self.state.looks.open.remove(&looked.request) else { return };
         let json = || {
-            serde_json::from_slice(payload)
-                .map_err(|_| Code::Internal.because("what the node that keeps the store has shown is no JSON"))
+            serde_json::from_slice(payload).map_err(|_| {
+                Code::Internal.because("what the node that keeps the store has shown is no JSON")
+            })
         };
         // Whoever asked may have gone.
         let _ = reply.send(looked.failure.map_or_else(json, Err));

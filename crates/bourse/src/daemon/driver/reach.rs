@@ -59,7 +59,8 @@ impl Driver {
             None => return self.performed(&task, Ok(counts)),
         };
         let is_meant = |key: &[u8; 32]| wanted.is_empty() || connections_of(key) == wanted;
-        let links: BTreeMap<[u8; 32], LinkId> = self.node.linked().map(|(link, node)| (node.0, link)).collect();
+        let links: BTreeMap<[u8; 32], LinkId> =
+            self.node.linked().map(|(link, node)| (node.0, link)).collect();
         let waits_for: BTreeSet<LinkId> =
             links.iter().filter(|(key, _)| is_meant(key)).map(|(_, link)| *link).collect();
         if waits_for.is_empty() {

@@ -94,7 +94,9 @@ mod tests {
             save(data.path(), &store).unwrap();
             assert_eq!(load(data.path()).unwrap(), Some(store));
         }
-        for bad in ["", "nonsense", "ab 0 used", &format!("{} 0 maybe {} 1 a:1", "ab".repeat(16), "cd".repeat(32))] {
+        for bad in
+            ["", "nonsense", "ab 0 used", &format!("{} 0 maybe {} 1 a:1", "ab".repeat(16), "cd".repeat(32))]
+        {
             std::fs::write(data.path().join(GRID_STORE_FILE), bad).unwrap();
             let refused = load(data.path()).unwrap_err().to_string();
             assert!(refused.contains("does not say which store"), "{bad}: {refused}");
