@@ -6,6 +6,7 @@
 
 mod blockhub;
 mod calls;
+mod catalogue;
 mod discovery;
 mod durable;
 mod egress;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value as Json, json};
 
 use crate::support::command::{fails, served, text, works};
-use crate::support::{Daemon, Setup, until, wait_for};
+use crate::support::{Daemon, Setup, joined, until, wait_for};
 use crate::websocket::{CHAT, script_with};
 
 const SHOP: (&str, &str) = (
@@ -59,18 +59,7 @@ fn setup() -> Setup {
 
 /// Nodes that have joined the first one with a ticket.
 fn grid(nodes: usize) -> Vec<Daemon> {
-    let first = setup().up();
-    let ticket = works(&["ticket", "-C", &served(&first), "--quiet"]);
-    let mut all = vec![first];
-    for _ in 1..nodes {
-        let next = setup();
-        works(&["join", &text(&next.folder()), &ticket]);
-        all.push(next.up());
-    }
-    for daemon in &all[1..] {
-        wait_for("it knows who keeps the store", || daemon.get("/v1/store").ok()["here"] == false);
-    }
-    all
+    joined((0..nodes).map(|_| setup()))
 }
 
 fn count(daemon: &Daemon) -> u64 {

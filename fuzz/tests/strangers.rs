@@ -358,6 +358,18 @@ fn peer_frames() {
         forward(peer::forward::What::Ask(peer::Ask { call: vec![7; 16].into(), what: 1 })),
         forward(peer::forward::What::Forget("m".into())),
         forward(peer::forward::What::Cancel(true)),
+        Frame::Modules(peer::Modules {
+            first: true,
+            entries: vec![peer::modules::Entry {
+                name: "other".into(),
+                versions: vec![v1::Module {
+                    name: "other".into(),
+                    version: "1.2.3".into(),
+                    functions: vec![v1::Function { name: "f".into(), ..Default::default() }],
+                    ..Default::default()
+                }],
+            }],
+        }),
         Frame::Forwarded(peer::Forwarded {
             request: 1,
             how: Some(peer::forwarded::How::Told(peer::Told { running: true, ..Default::default() })),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::Daemon;
+use super::{Daemon, Setup, wait_for};
 
 /// What a command has printed, and whether it has worked.
 pub(crate) struct Told {
@@ -39,4 +39,26 @@ pub(crate) fn text(path: &Path) -> String {
 /// The folder that a daemon serves.
 pub(crate) fn served(daemon: &Daemon) -> String {
     text(daemon.data().parent().expect("the data are in the folder"))
+}
+
+/// Daemons that listen to other nodes; all but the first have joined that one with a ticket.
+pub(crate) fn joined(setups: impl Iterator<Item = Setup>) -> Vec<Daemon> {
+    let mut all: Vec<Daemon> = Vec::new();
+    let mut ticket = String::new();
+    for setup in setups {
+        match all.first() {
+            None => all.push(setup.up()),
+            Some(first) => {
+                if ticket.is_empty() {
+                    ticket = works(&["ticket", "-C", &served(first), "--quiet"]);
+                }
+                works(&["join", &text(&setup.folder()), &ticket]);
+                all.push(setup.up());
+            }
+        }
+    }
+    for daemon in &all[1..] {
+        wait_for("it knows who keeps the store", || daemon.get("/v1/store").ok()["here"] == false);
+    }
+    all
 }

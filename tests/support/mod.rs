@@ -11,6 +11,7 @@ mod script;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, JSON, Response};
+pub(crate) use command::joined;
 pub(crate) use daemon::{Daemon, Setup, python_home};
 pub(crate) use grid::{Gate, Grid, Pending};
 pub(crate) use hosts::Hosts;

@@ -202,7 +202,8 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
         | Frame::Look(_)
         | Frame::Looked(_)
         | Frame::Reach(_)
-        | Frame::Reached(_)) => return Ok(Err(other)),
+        | Frame::Reached(_)
+        | Frame::Modules(_)) => return Ok(Err(other)),
     }))
 }
 

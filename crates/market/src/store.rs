@@ -9,7 +9,7 @@
 //! nodes don't join, and an operator says which one is the grid's, by its *term*. So what a node knows only ever changes for
 //! what counts more, and all nodes that can hear of each other end with the same.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 use crate::name::{Contact, NodeId};
 
@@ -45,28 +45,17 @@ pub enum Verdict {
 impl GridStore {
     /// What counts of what two nodes know.
     pub fn compare(&self, theirs: &Self) -> Verdict {
-        let (ours, life) = (self, |store: &Self| store.node.incarnation.0);
-        match ours.term.cmp(&theirs.term) {
-            Ordering::Less => return Verdict::Theirs,
-            Ordering::Greater => return Verdict::Ours,
-            Ordering::Equal => {}
+        let ours = self;
+        if ours.used && theirs.used && ours.term == theirs.term && ours.node.id != theirs.node.id {
+            return Verdict::Two;
         }
-        if ours.node.id == theirs.node.id {
-            // What a node keeps it knows best, and in a later life better than before. Used is used: it never goes back.
-            let (ours, theirs) = ((life(ours), ours.used), (life(theirs), theirs.used));
-            return match ours.cmp(&theirs) {
-                Ordering::Less => Verdict::Theirs,
-                Ordering::Greater => Verdict::Ours,
-                Ordering::Equal => Verdict::Same,
-            };
-        }
-        match (ours.used, theirs.used) {
-            (true, true) => Verdict::Two,
-            (true, false) => Verdict::Ours,
-            (false, true) => Verdict::Theirs,
-            // Whoever was there first.
-            (false, false) if (life(ours), ours.node.id) < (life(theirs), theirs.node.id) => Verdict::Ours,
-            (false, false) => Verdict::Theirs,
+        // Of two that are empty it does not matter which one counts, only that all say the same.
+        let weight =
+            |store: &Self| (store.term, store.used, Reverse(store.node.id), store.node.incarnation.0);
+        match weight(ours).cmp(&weight(theirs)) {
+            Ordering::Less => Verdict::Theirs,
+            Ordering::Greater => Verdict::Ours,
+            Ordering::Equal => Verdict::Same,
         }
     }
 
@@ -145,13 +134,13 @@ mod tests {
     #[test]
     fn an_empty_store_gives_way() {
         assert_eq!(store(1, 1, 0, false).compare(&store(2, 9, 0, true)), Verdict::Theirs);
-        assert_eq!(store(1, 1, 0, false).compare(&store(2, 9, 0, false)), Verdict::Ours, "it was first");
+        assert_eq!(store(1, 9, 0, false).compare(&store(2, 1, 0, false)), Verdict::Ours, "one of them does");
     }
 
     #[test]
     fn a_node_that_starts_again_is_believed() {
         let before = store(1, 1, 0, true);
         assert_eq!(before.compare(&store(1, 2, 0, true)), Verdict::Theirs);
-        assert_eq!(before.compare(&store(1, 2, 0, false)), Verdict::Theirs, "its store was replaced");
+        assert_eq!(before.compare(&store(1, 2, 0, false)), Verdict::Ours, "what was used is not empty again");
     }
 }

@@ -20,7 +20,7 @@ use bourse_wire::time::{DURATION_MAX, Mono, Now};
 use bourse_wire::v1;
 
 use crate::call::{Call, Phase, Place};
-use crate::grid::Wanted;
+use crate::grid::{Runs, Wanted};
 use crate::keys::CallKeys;
 use crate::message::{Event, NewCall, Origin};
 use crate::peers::Peer;
@@ -205,13 +205,10 @@ impl Node {
             self.check_function(name, &call.version)?;
         }
         let config = self.config.of(name.module());
-        if module.queue.len() + module.locked >= config.queue_max && (nested || !self.is_durable(call)) {
+        let waiting = module.waiting() + module.locked;
+        if waiting >= config.queue_max && (nested || !self.is_durable(call)) {
             return Err(Code::QueueFull
-                .because(format!(
-                    "{} calls of {} are waiting",
-                    module.queue.len() + module.locked,
-                    name.module()
-                ))
+                .because(format!("{waiting} calls of {} are waiting", name.module()))
                 .hint("try again later, or raise `queue` of the module in bourse.toml")
                 .retry_after(Duration::from_secs(1)));
         }
@@ -266,7 +263,10 @@ impl Node {
         let Some(revision) = module.serving_revision() else {
             return Err(module.failure.clone().unwrap_or_else(|| self.no_such_module(name.module())));
         };
-        if !revision.functions.contains_key(name.function()) {
+        if version.is_empty() && self.runs(name, None).is_some() {
+            return Ok(());
+        }
+        if module.function(name.function()).is_none() {
             let near = nearest(name.function(), revision.functions.keys().map(String::as_str));
             let hint = if near.is_empty() {
                 format!("{} has: {}", name.module(), list(revision.functions.keys().map(String::as_str)))
@@ -277,22 +277,21 @@ impl Node {
                 .because(format!("{} has no function {}", name.module(), name.function()))
                 .hint(hint));
         }
-        if version.is_empty() {
-            return Ok(());
-        }
         let requirement = semver::VersionReq::parse(version).map_err(|e| {
             Code::BadRequest
                 .because(format!("{version:?} is not a version requirement: {e}"))
                 .hint("write it as ^1.2, =1.2.3 or >=1, <3")
         })?;
-        match &revision.version {
-            Some(have) if requirement.matches(have) => Ok(()),
-            have => Err(Code::NotFound.because(format!(
-                "{} serves version {}, which is not {version}",
-                name.module(),
-                have.as_ref().map_or_else(|| "0.0.0".to_owned(), ToString::to_string)
-            ))),
+        if self.runs(name, Some(&requirement)).is_some() {
+            return Ok(());
         }
+        let have = revision.version.as_ref().map_or_else(|| "0.0.0".to_owned(), ToString::to_string);
+        let elsewhere = match self.versions_elsewhere(name) {
+            none if none.is_empty() => String::new(),
+            some => format!("; on the grid there are {some}"),
+        };
+        Err(Code::NotFound
+            .because(format!("{} serves version {have}, which is not {version}{elsewhere}", name.module())))
     }
 
     /// A function as it serves now.
@@ -424,12 +423,26 @@ impl Node {
             call.deadline = Mono::MAX;
         }
         self.timers.set_earliest(Timer::Call(id), call.due());
-        let module = call.function.module().to_owned();
-        let place = call.place;
+        let (module, place) = (call.function.module().to_owned(), call.place);
+        let is_abroad = self.grid.on && self.is_abroad(id);
+        self.calls.get_mut(&id).expect("it was just looked at").is_abroad = is_abroad;
         let entry = self.modules.get_mut(&module).expect("a call is accepted for a module that is known");
-        entry.queue.insert(place, id);
+        match is_abroad {
+            true => entry.abroad.insert(place, id),
+            false => entry.queue.insert(place, id),
+        };
         entry.work_queued += usize::from(work);
         self.backlog.insert(module);
+    }
+
+    /// Whether a call can run elsewhere only. What is being loaded here may be what it needs.
+    fn is_abroad(&self, id: CallId) -> bool {
+        let call = &self.calls[&id];
+        let requirement = match call.version.is_empty() {
+            true => None,
+            false => semver::VersionReq::parse(&call.version).ok(),
+        };
+        self.runs(&call.function, requirement.as_ref()) == Some(Runs::Abroad)
     }
 
     /// Takes a call out of its module's queue.
@@ -437,10 +450,13 @@ impl Node {
         let call = self.calls.get(&id).expect("a call that is queued exists");
         let module = call.function.module();
         let entry = self.modules.get_mut(module).expect("a module stays as long as calls of it are queued");
-        let was = entry.queue.remove(&call.place);
+        let was = match call.is_abroad {
+            true => entry.abroad.remove(&call.place),
+            false => entry.queue.remove(&call.place),
+        };
         entry.work_queued -= usize::from(call.is_work());
         assert_eq!(was, Some(id), "a queued call stands at its place");
-        if entry.queue.is_empty() {
+        if entry.waiting() == 0 {
             self.backlog.remove(module);
         }
     }

@@ -83,6 +83,8 @@ pub(crate) struct Call {
     pub emitted: Vec<NewCall>,
     pub emitted_bytes: usize,
     pub phase: Phase,
+    /// It waits, and can't be run here.
+    pub is_abroad: bool,
     /// It is another node's, which has bought a slot here for it.
     pub guest: Option<Box<Guest>>,
     /// Requests of this attempt that are not answered yet.
@@ -161,6 +163,7 @@ impl Call {
             emitted: Vec::new(),
             emitted_bytes: 0,
             phase: Phase::Queued,
+            is_abroad: false,
             guest: None,
             children: BTreeMap::new(),
             awaited: BTreeSet::new(),

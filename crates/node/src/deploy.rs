@@ -33,7 +33,7 @@ impl Node {
         let gone: Vec<String> = self
             .modules
             .iter()
-            .filter(|(name, m)| m.is_in_folder() && !found.iter().any(|f| f.name == **name))
+            .filter(|(name, m)| m.listed && !found.iter().any(|f| f.name == **name))
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
@@ -45,7 +45,7 @@ impl Node {
                 continue;
             }
             let module = self.modules.entry(found.name.clone()).or_insert_with(Module::new);
-            module.removed = false;
+            (module.listed, module.removed) = (true, false);
             let known =
                 [&module.current, &module.incoming].into_iter().flatten().any(|r| *r == found.revision);
             let failed = module.revisions.get(&found.revision).is_some_and(|r| r.loading == Loading::Failed);
@@ -244,13 +244,32 @@ impl Node {
         self.check_ready();
     }
 
-    /// Calls that were taken before it was known what the module offers.
-    fn recheck_waiting(&mut self, now: Now, name: &str) {
-        let waiting: Vec<_> = self.modules[name].queue.values().copied().collect();
+    /// Calls that were taken before it was known what the module offers, here and elsewhere.
+    pub(crate) fn recheck_waiting(&mut self, now: Now, name: &str) {
+        let module = &self.modules[name];
+        let waiting: Vec<_> = module.queue.values().chain(module.abroad.values()).copied().collect();
         for id in waiting {
             let call = &self.calls[&id];
-            if let Err(failure) = self.check_function(&call.function, &call.version) {
-                self.abort(now, id, failure);
+            match self.check_function(&call.function, &call.version) {
+                Err(failure) => self.abort(now, id, failure),
+                Ok(()) => {
+                    self.unqueue(id);
+                    self.queue(id);
+                }
+            }
+        }
+    }
+
+    /// Nobody serves what calls wait for. Durable ones wait in the store until somebody does.
+    pub(crate) fn leave_waiting(&mut self, now: Now, name: &str, failure: &v1::Failure) {
+        let module = &self.modules[name];
+        let waiting: Vec<_> = module.queue.values().chain(module.abroad.values()).copied().collect();
+        for id in waiting {
+            if self.calls[&id].is_work() {
+                self.unqueue(id);
+                self.put_back_work(now, id, std::time::Duration::ZERO);
+            } else {
+                self.abort(now, id, failure.clone());
             }
         }
     }
@@ -282,8 +301,8 @@ impl Node {
     /// Forgets a revision that serves no more and has no instances, and a module without revisions.
     pub(crate) fn clear_away(&mut self, name: &str, id: &RevisionId) {
         let Some(module) = self.modules.get_mut(name) else { return };
-        let used =
-            [&module.current, &module.incoming, &module.attached].into_iter().flatten().any(|r| r == id);
+        let used = [&module.current, &module.incoming, &module.attached, &module.elsewhere];
+        let used = used.into_iter().flatten().any(|r| r == id);
         if let Some(revision) = module.revisions.get(id)
             && !used
             && revision.instances.is_empty()
@@ -291,14 +310,7 @@ impl Node {
         {
             module.revisions.remove(id);
         }
-        let idle = module.current.is_none() && module.incoming.is_none() && module.attached.is_none();
-        if module.removed
-            && idle
-            && module.revisions.values().all(|r| r.instances.is_empty())
-            && module.queue.is_empty()
-            && module.guests.is_empty()
-            && module.locked == 0
-        {
+        if module.is_forgotten() {
             self.modules.remove(name);
         }
     }
@@ -306,24 +318,20 @@ impl Node {
     fn remove_module(&mut self, now: Now, name: &str) {
         let module = self.modules.get_mut(name).expect("only known modules are removed");
         // While a developer's process serves it, that goes on.
-        let attached = module.attached.clone();
-        module.removed = attached.is_none();
+        let others = [module.attached.clone(), module.elsewhere.clone()];
+        module.listed = false;
+        module.removed = others.iter().all(Option::is_none);
         module.failure = None;
-        let revisions: Vec<_> =
-            module.revisions.keys().filter(|id| attached.as_ref() != Some(*id)).cloned().collect();
+        let serves_still = |id: &&RevisionId| others.iter().flatten().any(|other| other == *id);
+        let revisions: Vec<_> = module.revisions.keys().filter(|id| !serves_still(id)).cloned().collect();
         module.current = None;
         module.incoming = None;
-        let waiting: Vec<_> = module.queue.values().copied().filter(|_| attached.is_none()).collect();
-        for id in waiting {
-            if self.calls[&id].is_work() {
-                // They wait in the store until it is back.
-                self.unqueue(id);
-                self.put_back_work(now, id, std::time::Duration::ZERO);
-                continue;
-            }
+        if module.removed {
             let failure =
                 Code::NotFound.because(format!("the module {name} was removed while the call waited"));
-            self.abort(now, id, failure);
+            self.leave_waiting(now, name, &failure);
+        } else {
+            self.recheck_waiting(now, name);
         }
         for id in revisions {
             self.retire(now, name, &id);
@@ -411,27 +419,29 @@ impl Node {
         let module = self.modules.get_mut(name).expect("a module that was attached exists");
         module.attached = None;
         if module.current.is_none() && module.incoming.is_none() {
-            module.removed = true;
+            module.removed = module.elsewhere.is_none();
         }
         self.recheck_waiting(now, name);
         self.publish();
     }
 
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         self.triggers_changed();
         self.grid.offers_stale = true;
-        let modules = self
-            .modules
-            .values()
-            .filter_map(|m| Some((m.serving_revision()?.description.clone(), m.serving()?.clone())))
-            .collect();
-        self.outputs.push_back(Output::Published { modules });
+        self.grid.catalogue.changed_here();
+        let own = |m: &Module| Some((m.own_revision()?.description.clone(), m.own()?.clone()));
+        let elsewhere = |m: &Module| Some(m.revisions.get(m.elsewhere.as_ref()?)?.description.clone());
+        let modules = self.modules.values().filter_map(own).collect();
+        let others = self.modules.values().filter(|m| m.own().is_none());
+        let elsewhere = others.filter_map(elsewhere).collect();
+        self.outputs.push_back(Output::Published { modules, elsewhere });
     }
 
     fn check_ready(&mut self) {
         let loading = self.modules.values().any(|m| m.incoming.is_some());
         if !self.ready && !loading {
             self.ready = true;
+            self.grid.catalogue.changed_here();
             self.outputs.push_back(Output::Ready);
         }
     }

@@ -470,7 +470,7 @@ impl Node {
     fn refuse_waiting(&mut self, now: Now, name: &str) {
         let module = &self.modules[name];
         let alive = module
-            .serving_revision()
+            .own_revision()
             .is_some_and(|r| r.instances.iter().any(|p| self.instances[p].phase == Phase::Ready));
         let Some(failure) = module.failure.clone().filter(|_| !alive) else { return };
         let pause = module.pause.until.map_or(self.config.backoff_min, |until| until.since(now.mono));

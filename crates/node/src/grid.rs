@@ -12,6 +12,7 @@
 //! | `guests` | the seller's side: a call of another node, on an instance of this one |
 //! | `roster` | who belongs to the grid, and how one comes to |
 //! | `store` | which node keeps the grid's store |
+//! | `catalogue` | which modules other nodes serve |
 //! | `forwards` | the side of those that do not: what their callers want goes there |
 //! | `clients` | the side of the one that does |
 //! | `trade` | what this node sells and what it is short of |
@@ -20,6 +21,7 @@
 //! answer are decided there. Only the invocation goes to the seller, which passes on between the instance and the buyer what
 //! the worker protocol says. So nothing about a call depends on where it runs.
 
+mod catalogue;
 mod clients;
 mod forwards;
 mod guests;
@@ -50,6 +52,7 @@ use bytes::Bytes;
 pub use roster::RosterChange;
 pub use store::OwnStore;
 
+pub(crate) use catalogue::Runs;
 pub(crate) use forwards::Wanted;
 pub(crate) use guests::{Guest, invoke_of};
 pub(crate) use runners::{Runner, STOP_ELSEWHERE, is_runner};
@@ -120,6 +123,7 @@ pub(crate) struct Grid {
     pub offers_stale: bool,
     known: store::Known,
     pub forwards: forwards::Forwards,
+    pub catalogue: catalogue::Catalogue,
     /// Nodes with another store, of which that was said.
     strangers: BTreeSet<NodeId>,
 }
@@ -182,6 +186,7 @@ impl Grid {
             offers_stale: true,
             known: store::Known::new(grid.store, grid.known_store),
             forwards: forwards::Forwards::default(),
+            catalogue: catalogue::Catalogue::default(),
             strangers: BTreeSet::new(),
         }
     }
@@ -207,7 +212,7 @@ impl Grid {
             Link::Open { .. } => None,
         });
         let market = if self.on { self.market.poll_timeout() } else { None };
-        greeting.chain(market).chain(self.known.poll_timeout()).min()
+        greeting.chain(market).chain(self.known.poll_timeout()).chain(self.catalogue.poll_timeout()).min()
     }
 }
 
@@ -239,6 +244,7 @@ impl Node {
 
     /// A connection with another node has ended.
     pub(crate) fn on_peer_closed(&mut self, now: Now, link: LinkId) {
+        self.forget_modules_of(now, link);
         match self.grid.links.remove(&link) {
             None => {}
             // If it was dialed, that was in vain.
@@ -325,6 +331,7 @@ impl Node {
             Frame::FromRunner(said) => codec::token(node, said.token)
                 .map(|token| self.on_from_runner(now, &token, said.message, payload)),
             Frame::Store(store) => return self.on_store(now, link, store),
+            Frame::Modules(modules) => return self.on_modules(now, link, node, modules),
             Frame::Forward(forward) => return self.on_forward(now, link, forward, payload),
             Frame::Forwarded(forwarded) => return self.on_forwarded(now, link, forwarded, payload),
             // The daemon's own, which has read it.
@@ -476,6 +483,7 @@ impl Node {
             self.leave_peer(now, link, "it does not say who it is");
         }
         self.on_store_due(now);
+        self.on_catalogue_due(now);
         if self.grid.on && self.grid.market.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.grid.market.handle_timeout(now.mono);
         }
@@ -501,6 +509,7 @@ impl Node {
                 market::Output::Authorities => self.outputs.push_back(Output::Authorities),
                 market::Output::HangUp { link } => {
                     moved = true;
+                    self.forget_modules_of(now, link);
                     self.grid.links.remove(&link);
                     self.dismiss_clients(now, link);
                     self.lose_forwards(now, link);

@@ -8,6 +8,7 @@ use bourse_wire::v1;
 use crate::Node;
 use crate::instance::Phase;
 use crate::message::{ProcessId, RevisionId};
+use crate::module;
 
 /// The node as a whole.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct ModuleView {
     pub serving: Option<(RevisionId, v1::Module)>,
     /// A developer's process serves it.
     pub attached: bool,
+    /// Only other nodes serve it.
+    pub elsewhere: bool,
     /// A revision is being loaded.
     pub loading: bool,
     /// Why the last revision does not load, or the last instance did not start.
@@ -90,7 +93,7 @@ impl Node {
         Status {
             running: self.instances.values().filter(|i| i.slot).count(),
             running_max: self.config.running_max,
-            waiting: self.modules.values().map(|m| m.queue.len()).sum(),
+            waiting: self.modules.values().map(module::Module::waiting).sum(),
             calls: self.by_origin.len(),
             draining: self.draining,
         }
@@ -104,7 +107,8 @@ impl Node {
             attached: m.attached.is_some(),
             loading: m.incoming.is_some(),
             failure: m.failure.clone(),
-            waiting: m.queue.len(),
+            waiting: m.waiting(),
+            elsewhere: m.own().is_none() && m.elsewhere.is_some(),
             instances: m.revisions.values().map(|r| r.instances.len()).sum(),
             blocked: m.blocked,
         })

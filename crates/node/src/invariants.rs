@@ -35,7 +35,7 @@ impl Node {
             assert!(i.recall.is_none() && i.load.is_zero(), "calls ahead of {process:?} are left");
         }
         for module in self.modules.values() {
-            let served = [&module.current, &module.incoming, &module.attached];
+            let served = [&module.current, &module.incoming, &module.attached, &module.elsewhere];
             for (id, revision) in &module.revisions {
                 let kept = served.contains(&&Some(id.clone())) || revision.loading == Loading::Failed;
                 assert!(kept || !revision.instances.is_empty(), "the revision {id:?} is left");
@@ -64,7 +64,11 @@ impl Node {
             match &call.phase {
                 Phase::Queued => {
                     let module = &self.modules[call.function.module()];
-                    let queue = if call.guest.is_some() { &module.guests } else { &module.queue };
+                    let queue = match (call.guest.is_some(), call.is_abroad) {
+                        (true, _) => &module.guests,
+                        (false, true) => &module.abroad,
+                        (false, false) => &module.queue,
+                    };
                     assert_eq!(
                         queue.get(&call.place),
                         Some(id),
@@ -149,10 +153,10 @@ impl Node {
         for (name, module) in &self.modules {
             assert_eq!(
                 self.backlog.contains(name),
-                !module.queue.is_empty(),
+                module.waiting() > 0,
                 "the backlog names the modules that wait"
             );
-            for id in module.queue.values() {
+            for id in module.queue.values().chain(module.abroad.values()) {
                 assert!(matches!(self.calls[id].phase, Phase::Queued), "what stands in a queue is queued");
             }
             let blocked =

@@ -279,6 +279,7 @@ impl Node {
 
     /// Carries on until nothing more follows from what has happened.
     fn settle(&mut self, now: Now) {
+        self.pump_catalogue(now);
         self.open_door(now);
         self.pump_durable(now);
         self.pump_triggers(now);

@@ -425,6 +425,8 @@ pub enum Output {
     Published {
         /// By name.
         modules: Vec<(v1::Module, RevisionId)>,
+        /// What only other nodes serve.
+        elsewhere: Vec<v1::Module>,
     },
     /// Every module that was there at the start has been loaded or has failed.
     Ready,

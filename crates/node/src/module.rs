@@ -18,8 +18,12 @@ pub(crate) struct Module {
     pub incoming: Option<RevisionId>,
     /// A developer's process that serves instead, while it is connected.
     pub attached: Option<RevisionId>,
+    /// What other nodes serve, in their newest version. It has no instances here.
+    pub elsewhere: Option<RevisionId>,
     pub revisions: BTreeMap<RevisionId, Revision>,
     pub queue: BTreeMap<Place, CallId>,
+    /// Calls that wait, and can't be run here: this node does not serve what they need.
+    pub abroad: BTreeMap<Place, CallId>,
     /// Calls of other nodes that wait for an instance.
     pub guests: BTreeMap<Place, CallId>,
     /// Durable calls among those in the queue.
@@ -31,7 +35,9 @@ pub(crate) struct Module {
     /// Why the last revision does not load, or the last instance did not start.
     pub failure: Option<v1::Failure>,
     pub pause: Pause,
-    /// It is no longer in the folder.
+    /// The scanner has found it in the folder.
+    pub listed: bool,
+    /// Nobody serves it any more.
     pub removed: bool,
 }
 
@@ -74,21 +80,38 @@ impl Module {
             current: None,
             incoming: None,
             attached: None,
+            elsewhere: None,
             revisions: BTreeMap::new(),
             queue: BTreeMap::new(),
+            abroad: BTreeMap::new(),
             guests: BTreeMap::new(),
             work_queued: 0,
             locked: 0,
             blocked: 0,
             failure: None,
             pause: Pause::default(),
+            listed: false,
             removed: false,
         }
     }
 
     /// The revision that takes calls now.
     pub(crate) fn serving(&self) -> Option<&RevisionId> {
+        self.own().or(self.elsewhere.as_ref())
+    }
+
+    /// The revision that takes calls now and runs here.
+    pub(crate) fn own(&self) -> Option<&RevisionId> {
         self.attached.as_ref().or(self.current.as_ref())
+    }
+
+    pub(crate) fn own_revision(&self) -> Option<&Revision> {
+        self.revisions.get(self.own()?)
+    }
+
+    /// Calls that wait for an instance, here or elsewhere.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() + self.abroad.len()
     }
 
     pub(crate) fn serving_revision(&self) -> Option<&Revision> {
@@ -96,17 +119,30 @@ impl Module {
     }
 
     pub(crate) fn function(&self, name: &str) -> Option<&Function> {
-        self.serving_revision()?.functions.get(name)
+        let of = |id: &Option<RevisionId>| self.revisions.get(id.as_ref()?)?.functions.get(name);
+        self.own_revision().and_then(|r| r.functions.get(name)).or_else(|| of(&self.elsewhere))
     }
 
-    /// The scanner has found it, and not found it gone.
-    pub(crate) fn is_in_folder(&self) -> bool {
-        !self.removed && (self.attached.is_none() || self.current.is_some() || self.incoming.is_some())
+    pub(crate) fn function_mut(&mut self, name: &str) -> Option<&mut Function> {
+        let has = |id: &&RevisionId| self.revisions.get(*id).is_some_and(|r| r.functions.contains_key(name));
+        let id = [&self.attached, &self.current, &self.elsewhere].into_iter().flatten().find(has)?.clone();
+        self.revisions.get_mut(&id)?.functions.get_mut(name)
+    }
+
+    /// Nothing is left of it.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        let idle = self.serving().is_none() && self.incoming.is_none();
+        self.removed
+            && idle
+            && self.revisions.values().all(|r| r.instances.is_empty())
+            && self.waiting() == 0
+            && self.guests.is_empty()
+            && self.locked == 0
     }
 
     /// Something is being loaded, so that it is too early to say what it offers.
     pub(crate) fn is_loading(&self) -> bool {
-        self.serving().is_none() && self.incoming.is_some()
+        self.own().is_none() && self.incoming.is_some()
     }
 }
 

@@ -84,8 +84,7 @@ impl Node {
     fn learn_run_time(&mut self, id: CallId, ran: std::time::Duration) {
         let name = &self.calls[&id].function;
         let module = self.modules.get_mut(name.module());
-        let revision = module.and_then(|m| m.serving().cloned().and_then(|r| m.revisions.get_mut(&r)));
-        if let Some(function) = revision.and_then(|r| r.functions.get_mut(name.function())) {
+        if let Some(function) = module.and_then(|m| m.function_mut(name.function())) {
             function.ran(ran);
         }
     }
@@ -391,13 +390,23 @@ impl Node {
                 .hint("raise `queue_wait`, make it durable (`async`), or hold the key for less long")
                 .retry_after(std::time::Duration::from_secs(1));
         }
+        if call.is_abroad {
+            let versions = self.versions_elsewhere(&call.function);
+            return Code::NoCapacity
+                .because(format!(
+                    "{} waited {waited} for a node that runs it: this one does not, and no other had a slot free (versions: {versions})",
+                    call.function
+                ))
+                .hint("`bourse market` shows who sells what; raise `queue_wait`, or have more nodes serve it")
+                .retry_after(std::time::Duration::from_secs(1));
+        }
         let instances = module.serving_revision().map_or(0, |r| r.instances.len());
         Code::NoCapacity
             .because(format!(
                 "{} waited {waited} for an instance of {name}: there are {instances}, and {} {} for them",
                 call.function,
-                module.queue.len(),
-                if module.queue.len() == 1 { "call waits" } else { "calls wait" }
+                module.waiting(),
+                if module.waiting() == 1 { "call waits" } else { "calls wait" }
             ))
             .hint("raise `queue_wait`, or `instances_max` of the module, or `running` of the daemon")
             .retry_after(std::time::Duration::from_secs(1))

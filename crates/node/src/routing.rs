@@ -48,7 +48,14 @@ impl Node {
         if self.backlog.is_empty() {
             return;
         }
-        let mut heads: Vec<_> = self.backlog.iter().map(|m| (self.turn(m), m.clone())).collect();
+        let mut heads: Vec<_> = Vec::with_capacity(self.backlog.len());
+        let mut abroad = Vec::new();
+        for module in &self.backlog {
+            match self.modules[module].queue.is_empty() {
+                true => abroad.push(module.clone()),
+                false => heads.push((self.turn(module), module.clone())),
+            }
+        }
         heads.sort_unstable();
         // Whoever waits for a slot gets the next: an instance that is kept busy with calls ahead never frees one.
         let mut slot_wanted = !self.resumable.is_empty();
@@ -59,8 +66,11 @@ impl Node {
                 self.hand(now, call, process);
             }
             self.route_elsewhere(now, &module);
-            slot_wanted |= self.backlog.contains(&module) && self.idle(&module).is_some();
+            slot_wanted |= !self.modules[&module].queue.is_empty() && self.idle(&module).is_some();
             self.scale(now, &module);
+        }
+        for module in abroad {
+            self.route_elsewhere(now, &module);
         }
     }
 
@@ -68,7 +78,7 @@ impl Node {
     /// A module of which as many instances are blocked as may run begins no more before others have had their turn.
     fn turn(&self, module: &str) -> (bool, usize, Place) {
         let entry = &self.modules[module];
-        let head = *entry.queue.keys().next().expect("a module in the backlog has a queue");
+        let head = *entry.queue.keys().next().expect("only modules whose calls can run here have a turn");
         if self.backlog.len() == 1 {
             return (false, 0, head);
         }
@@ -95,7 +105,7 @@ impl Node {
     }
 
     fn serving_instances(&self, module: &str) -> impl Iterator<Item = &Instance> {
-        let revision = self.modules[module].serving_revision();
+        let revision = self.modules[module].own_revision();
         revision.into_iter().flat_map(|r| &r.instances).map(|p| &self.instances[p])
     }
 

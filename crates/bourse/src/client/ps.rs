@@ -83,6 +83,7 @@ fn tables(out: &mut impl Write, modules: &Value, instances: &Value) -> io::Resul
     for m in items(modules) {
         let (style, state) = match (&m["failure"], m["revision"].is_string()) {
             (_, true) if m["attached"] == true => (GOOD, "attached".to_owned()),
+            (_, true) if m["elsewhere"] == true => (DIM, "on other nodes".to_owned()),
             (_, _) if m["loading"] == true => (ODD, "loading".to_owned()),
             (Value::Null, true) => (GOOD, "serving".to_owned()),
             (Value::Null, false) => (ODD, "not loaded".to_owned()),
@@ -91,13 +92,14 @@ fn tables(out: &mut impl Write, modules: &Value, instances: &Value) -> io::Resul
             (failure, false) => (BAD, format!("failed: {}", first_line(failure))),
         };
         let functions = items(&m["functions"]).len().to_string();
+        let revision = if m["elsewhere"] == true { "-".to_owned() } else { short(&m["revision"]) };
         let count = |name: &str| cell(&m[name]);
         table.row_in(
             style,
             [
                 cell(&m["name"]),
                 cell(&m["version"]),
-                short(&m["revision"]),
+                revision,
                 functions,
                 count("instances"),
                 count("blocked"),

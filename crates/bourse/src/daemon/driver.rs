@@ -95,6 +95,8 @@ pub(super) struct State {
     loading: BTreeSet<ProcessId>,
     /// What is served, as the node has said last.
     published: Vec<v1::Module>,
+    /// What only other nodes serve.
+    elsewhere: Vec<v1::Module>,
     /// Which of them has which route.
     held: Held,
     /// What was said about settings and routes, so that it is not said again.
@@ -536,7 +538,7 @@ impl Driver {
                         tree: true,
                     }));
                 }
-                Output::Published { modules } => self.publish(modules),
+                Output::Published { modules, elsewhere } => self.publish(modules, elsewhere),
                 Output::Dial { node, address } => self.dial(node, &address),
                 Output::PeerSend { link, message, payload } => self.send_peer(link, message, payload),
                 Output::PeerClose { link } => self.hang_up(link),

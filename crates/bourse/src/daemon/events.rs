@@ -76,9 +76,11 @@ pub(super) fn ready(
     served: &[v1::Module],
     held: &Held,
     modules: impl Iterator<Item = ModuleView>,
+    is_alone: bool,
 ) {
     let functions: usize = served.iter().map(|m| m.functions.len()).sum();
-    if functions == 0 {
+    // One of several has those of the others.
+    if functions == 0 && is_alone {
         let broken =
             modules.filter(|m| m.failure.as_ref().is_some_and(|f| f.message != NO_FUNCTIONS)).count();
         let text = if broken > 0 {

@@ -41,6 +41,7 @@ pub(super) fn modules(node: &Node) -> Value {
                 "version": serving.map(|(_, module)| version(module)),
                 "revision": serving.map(|(revision, _)| &revision.0),
                 "attached": m.attached,
+                "elsewhere": m.elsewhere,
                 "loading": m.loading,
                 "failure": m.failure.as_ref().map(failure),
                 "waiting": m.waiting,

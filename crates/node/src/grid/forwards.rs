@@ -495,8 +495,7 @@ impl Node {
 
     fn learn_needs_store(&mut self, name: &FunctionName) {
         let module = self.modules.get_mut(name.module());
-        let revision = module.and_then(|m| m.serving().cloned().and_then(|r| m.revisions.get_mut(&r)));
-        if let Some(function) = revision.and_then(|r| r.functions.get_mut(name.function())) {
+        if let Some(function) = module.and_then(|m| m.function_mut(name.function())) {
             function.stateful = true;
         }
     }

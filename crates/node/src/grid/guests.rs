@@ -25,7 +25,9 @@ use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as FromWorker;
 use bourse_wire::v1::to_worker::Message;
 use bytes::Bytes;
+use semver::VersionReq;
 
+use super::Runs;
 use crate::Node;
 use crate::call::{Call, Phase, Place};
 use crate::message::{Origin, ProcessId};
@@ -91,7 +93,18 @@ impl Node {
         }
         let lot = &token.lot;
         let name = FunctionName::new(&lot.module, &invoke.function);
-        self.check_function(&name, &format!("={}", lot.version))?;
+        let exactly = VersionReq {
+            comparators: vec![semver::Comparator {
+                op: semver::Op::Exact,
+                major: lot.version.major,
+                minor: Some(lot.version.minor),
+                patch: Some(lot.version.patch),
+                pre: lot.version.pre.clone(),
+            }],
+        };
+        if self.runs(&name, Some(&exactly)) != Some(Runs::Here) {
+            return Err(Code::NotFound.because(format!("{name} {} is not served here any more", lot.version)));
+        }
         if payload.len() > self.config.payload_bytes_max {
             return Err(Code::TooLarge.because(format!("the arguments have {} bytes", payload.len())));
         }
@@ -160,7 +173,7 @@ impl Node {
     /// Guests that wait for a version which does not serve any more.
     fn turn_guests_away(&mut self, now: Now, name: &str) {
         let module = &self.modules[name];
-        let serves = module.serving_revision().filter(|_| !module.removed).and_then(|r| r.version.clone());
+        let serves = module.own_revision().filter(|_| !module.removed).and_then(|r| r.version.clone());
         let fits = |id: &CallId| {
             self.calls[id].guest.as_ref().is_some_and(|g| serves.as_ref() == Some(&g.token.lot.version))
         };

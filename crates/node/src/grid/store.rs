@@ -74,7 +74,8 @@ impl Node {
             return self.tell_keeper_again(now);
         };
         let known = self.grid.known.store.as_ref().filter(|known| known.is_kept_by(self.grid.me.id));
-        let term = known.map_or(0, |known| known.term);
+        // Another one in the place of the one that was kept here is what the operator wants.
+        let term = known.map_or(0, |known| known.term + u64::from(known.id != own.id));
         let store = GridStore { id: own.id, term, used: own.used, node: self.grid.me.clone() };
         match self.grid.known.store.as_ref().map(|known| known.compare(&store)) {
             None | Some(Verdict::Theirs) => self.adopt(now, store),
@@ -178,6 +179,7 @@ impl Node {
             };
             self.note(Level::Info, text);
             self.triggers_changed();
+            self.change_catalogue(now);
             self.forward_again(now);
         }
     }

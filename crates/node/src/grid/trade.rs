@@ -25,7 +25,7 @@ impl Node {
         let most = self.config.grid.as_ref().and_then(|g| g.sell_max).unwrap_or(self.config.running_max);
         let mut offers: BTreeMap<Lot, u32> = BTreeMap::new();
         for (name, module) in &self.modules {
-            let Some(revision) = module.serving_revision().filter(|r| r.loading == Loading::Done) else {
+            let Some(revision) = module.own_revision().filter(|r| r.loading == Loading::Done) else {
                 continue;
             };
             // A developer's process is this machine's own.
@@ -51,7 +51,9 @@ impl Node {
             return;
         }
         let Some(module) = self.modules.get(name) else { return };
-        let waiting: Vec<_> = module.queue.values().take(LOOKED_AT_MAX).copied().collect();
+        // First those that can run nowhere else.
+        let waiting = module.abroad.values().chain(module.queue.values());
+        let waiting: Vec<_> = waiting.take(LOOKED_AT_MAX).copied().collect();
         let mut in_vain: Vec<(String, Horizon)> = Vec::new();
         for id in waiting {
             let (version, farthest) = (&self.calls[&id].version, self.farthest(id));
@@ -94,10 +96,11 @@ impl Node {
         let scale_after = self.config.of(name).scale_after;
         let mut again = None;
         if let Some(module) = self.modules.get(name).filter(|_| !self.draining) {
-            let all = module.queue.len();
-            for id in module.queue.values().take(LOOKED_AT_MAX) {
+            let all = module.waiting();
+            for id in module.abroad.values().chain(module.queue.values()).take(LOOKED_AT_MAX) {
                 let call = &self.calls[id];
-                let due = call.accepted + scale_after;
+                // Nothing is to be waited for where nothing here can run it.
+                let due = if call.is_abroad { call.accepted } else { call.accepted + scale_after };
                 if self.farthest(*id) <= Horizon::Process {
                     continue;
                 }

@@ -536,7 +536,7 @@ impl World {
                     let answer = self.store.answer(request);
                     self.later(self.store_latency, Next::Input(Input::Store { token, answer }));
                 }
-                Output::Published { modules } => {
+                Output::Published { modules, .. } => {
                     self.published = modules.into_iter().map(|(m, r)| (m.name, r.0)).collect();
                 }
                 Output::Perform { call, attempt, function, payload, .. } => {

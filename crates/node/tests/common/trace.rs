@@ -119,7 +119,7 @@ impl Trace {
                 format!("node -> keeper  start {} of {module} {}, {from}", process.0, revision.0)
             }
             Output::Kill { process } => format!("node -> keeper  kill {}", process.0),
-            Output::Published { modules } => {
+            Output::Published { modules, .. } => {
                 let all: Vec<_> = modules.iter().map(|(m, r)| format!("{} {}", m.name, r.0)).collect();
                 format!("node -> scanner  published: {}", all.join(", "))
             }

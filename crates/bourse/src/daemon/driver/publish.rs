@@ -74,7 +74,7 @@ impl Driver {
         self.state.reported.extend(now);
     }
 
-    pub(super) fn publish(&mut self, modules: Vec<(v1::Module, RevisionId)>) {
+    pub(super) fn publish(&mut self, modules: Vec<(v1::Module, RevisionId)>, elsewhere: Vec<v1::Module>) {
         let current: BTreeSet<_> = modules.iter().map(|(m, r)| (m.name.clone(), r.clone())).collect();
         let loading: BTreeSet<_> = self.state.templates.values().cloned().collect();
         // A plan is needed as long as something may be started from it.
@@ -82,6 +82,7 @@ impl Driver {
             self.state.plans.retain(|key, _| current.contains(key) || loading.contains(key));
         }
         self.state.published = modules.into_iter().map(|(module, _)| module).collect();
+        self.state.elsewhere = elsewhere;
         self.set_routes();
         self.check_all_ready();
     }
@@ -90,9 +91,12 @@ impl Driver {
     pub(super) fn set_routes(&mut self) {
         const PLACE: &str = "[routes]";
         let published = self.state.published.iter().cloned().chain([bourse_node::host_module()]);
-        let served: Vec<Deployed> = published.map(|module| Deployed { module }).collect();
+        // What is served here has its routes before what other nodes serve.
+        let all = published.chain(self.state.elsewhere.iter().cloned());
+        let served: Vec<Deployed> = all.map(|module| Deployed { module }).collect();
         let has = |name: &FunctionName| {
-            let module = self.state.published.iter().find(|m| m.name == name.module());
+            let mut all = self.state.published.iter().chain(&self.state.elsewhere);
+            let module = all.find(|m| m.name == name.module());
             module.is_some_and(|m| m.functions.iter().any(|f| f.name == name.function()))
         };
         let mut problems = Vec::new();
@@ -119,7 +123,10 @@ impl Driver {
             let hint = "it is left out; functions can be called at /v1/call/{module.function}";
             problems.push((module.unwrap_or_else(|| PLACE.to_owned()), why.to_string(), hint));
         }
+        // What other nodes serve keeps no route from what comes here.
+        let is_own = |module: &String| self.state.elsewhere.iter().all(|m| m.name != *module);
         self.state.held = routes.held();
+        self.state.held.retain(|(_, module)| is_own(module));
         self.gateway.set_routes(routes.with_failures(failures));
         self.report(PLACE, problems);
     }
@@ -137,7 +144,8 @@ impl Driver {
         self.state.ready = true;
         self.gateway.set_ready(true);
         self.set_routes();
-        events::ready(&self.contact, &self.state.published, &self.state.held, self.node.modules());
+        let is_alone = self.peers.is_none();
+        events::ready(&self.contact, &self.state.published, &self.state.held, self.node.modules(), is_alone);
         let lines = [Some(&self.contact.http), self.contact.smtp.as_ref()];
         let lines: String = lines.into_iter().flatten().map(|line| format!("{line}\n")).collect();
         if let Some(path) = &self.ready_file

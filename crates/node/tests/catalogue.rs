@@ -1,0 +1,227 @@
+//! Any node can be asked for anything: modules that it does not serve itself run where they are served.
+
+mod common;
+
+use bourse_node::{Level, Ticket};
+use common::Step::{Call, Increment, Read, Return, Run, Sum};
+use common::grid::Grid;
+use common::{Module, World};
+
+fn module(name: &str, version: &str, answer: &'static str) -> Module {
+    let mut module = Module::new(name, version);
+    module.version = version.to_owned();
+    module
+        .function("f", [Run(10), Return(answer)])
+        .function("count", [Read("k/n"), Increment("k/n"), Return("")])
+}
+
+fn grid(slots: &[usize]) -> Grid {
+    let mut g = Grid::new(slots);
+    for node in &mut g.nodes {
+        node.scan();
+    }
+    g
+}
+
+fn answered(g: &mut Grid, node: usize, tickets: &[Ticket]) {
+    let all = tickets.to_vec();
+    g.until("an answer", move |g| all.iter().all(|t| g.nodes[node].answers.contains_key(t)));
+}
+
+fn ask(g: &mut Grid, node: usize, function: &str, version: &str) -> Result<String, String> {
+    let call = g.nodes[node].call_with(function, "", |call| call.version = version.to_owned());
+    answered(g, node, &[call]);
+    match g.nodes[node].code(call) {
+        "ok" => Ok(g.nodes[node].ok(call)),
+        code => Err(code.to_owned()),
+    }
+}
+
+fn ran(g: &Grid, function: &str) -> Vec<usize> {
+    let of = |w: &World| w.invoked.iter().filter(|i| i.function == function).count();
+    g.nodes.iter().map(of).collect()
+}
+
+fn quiet(g: &mut Grid) {
+    g.run(12_000);
+    for node in &g.nodes {
+        node.node.check_quiet();
+    }
+}
+
+#[test]
+fn a_node_that_serves_nothing_can_be_asked_for_all() {
+    // 1. Three nodes; only the third has a module.
+    let mut g = grid(&[2, 2, 2]);
+    g.nodes[2].save(module("m", "1.0.0", "one"));
+    g.run(3_000);
+    for node in 0..3 {
+        assert_eq!(ask(&mut g, node, "m.f", ""), Ok("one".to_owned()));
+    }
+    assert_eq!(ran(&g, "f"), [0, 0, 3]);
+    // 2. What needs the store is accepted by the node that keeps it, which has no module either.
+    assert_eq!(ask(&mut g, 1, "m.count", ""), Ok("1".to_owned()));
+    assert_eq!(ask(&mut g, 2, "m.count", ""), Ok("2".to_owned()));
+    let ticket = g.nodes[1].start("m.f", "");
+    answered(&mut g, 1, &[ticket]);
+    g.run(1_000);
+    let id = g.nodes[1].id(ticket);
+    assert_eq!(g.nodes[0].look(id), "done one");
+    // 3. What nobody serves is told at once, with what there is.
+    assert_eq!(ask(&mut g, 0, "n.f", ""), Err("not_found".to_owned()));
+    assert_eq!(ask(&mut g, 0, "m.g", ""), Err("not_found".to_owned()));
+    assert_eq!(ask(&mut g, 0, "m.f", "^2"), Err("not_found".to_owned()));
+    // 4. Several at a time, as many as there are slots.
+    let calls: Vec<_> = (0..20).map(|_| g.nodes[0].call("m.f")).collect();
+    answered(&mut g, 0, &calls);
+    assert!(calls.iter().all(|call| g.nodes[0].code(*call) == "ok"));
+    assert!(g.nodes[2].running_most <= 2);
+    quiet(&mut g);
+}
+
+#[test]
+fn it_takes_no_restart_to_learn_a_new_one() {
+    let mut g = grid(&[1, 1]);
+    g.run(3_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Err("not_found".to_owned()));
+    g.nodes[1].save(module("m", "1.0.0", "one"));
+    g.run(1_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Ok("one".to_owned()));
+    // A new version with another function.
+    let mut newer = module("m", "1.1.0", "newer").function("g", [Return("g")]);
+    newer.revision = "r2".to_owned();
+    g.nodes[1].save(newer);
+    g.run(1_000);
+    assert_eq!(ask(&mut g, 0, "m.g", ""), Ok("g".to_owned()));
+    assert_eq!(ask(&mut g, 0, "m.f", "^1.1"), Ok("newer".to_owned()));
+    // It is told what there is to route: whoever asks over HTTP is answered by any node.
+    let elsewhere = g.nodes[0].published.iter().filter(|(name, _)| name == "m").count();
+    assert_eq!(elsewhere, 0, "it is not this node's own");
+    quiet(&mut g);
+}
+
+#[test]
+fn versions_are_served_side_by_side() {
+    let mut g = grid(&[1, 1, 1]);
+    g.nodes[0].save(module("m", "1.0.0", "one"));
+    g.nodes[1].save(module("m", "1.5.0", "one and a half"));
+    g.nodes[2].save(module("m", "2.0.0", "two").function("g", [Return("g")]));
+    g.run(3_000);
+    for node in 0..3 {
+        for (version, answer) in
+            [("=1.0.0", "one"), ("^1.1", "one and a half"), ("^2", "two"), (">=1.9", "two")]
+        {
+            assert_eq!(ask(&mut g, node, "m.f", version), Ok(answer.to_owned()), "{version} at {node}");
+        }
+        assert_eq!(ask(&mut g, node, "m.g", ""), Ok("g".to_owned()), "only the newest has it");
+        assert_eq!(ask(&mut g, node, "m.f", "^3"), Err("not_found".to_owned()));
+    }
+    // Calls that wait for a version elsewhere hold up none that can run here.
+    let slow: Vec<_> =
+        (0..8).map(|_| g.nodes[0].call_with("m.f", "", |c| c.version = "^2".to_owned())).collect();
+    let quick = g.nodes[0].call_with("m.f", "", |c| c.version = "=1.0.0".to_owned());
+    let began = g.now;
+    answered(&mut g, 0, &[quick]);
+    assert!(g.now.since(began).as_millis() < 40, "{:?}", g.now.since(began));
+    answered(&mut g, 0, &slow);
+    assert!(slow.iter().all(|call| g.nodes[0].ok(*call) == "two"));
+    quiet(&mut g);
+}
+
+#[test]
+fn nested_calls_find_what_their_node_does_not_serve() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].save(Module::new("a", "r1").function("outer", [Call("b.one", String::new()), Sum]));
+    g.nodes[1].save(Module::new("b", "r1").function("one", [Run(5), Return("1")]));
+    g.run(3_000);
+    for node in 0..2 {
+        assert_eq!(ask(&mut g, node, "a.outer", ""), Ok("1".to_owned()), "at {node}");
+    }
+    quiet(&mut g);
+}
+
+#[test]
+fn a_node_that_serves_it_and_is_gone_is_remembered_for_a_while() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[1].save(module("m", "1.0.0", "one"));
+    g.run(3_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Ok("one".to_owned()));
+    // 1. It starts again: callers wait for that.
+    g.restart(1).run(1);
+    let call = g.nodes[0].call("m.f");
+    answered(&mut g, 0, &[call]);
+    assert_eq!(g.nodes[0].ok(call), "one");
+    // 2. It does not: that there is no capacity is told in time; that there is no such module, when that is sure.
+    g.crash(1).run(1);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Err("no_capacity".to_owned()));
+    let durable = g.nodes[0].start("m.f", "");
+    answered(&mut g, 0, &[durable]);
+    g.run(310_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Err("not_found".to_owned()));
+    // 3. What was accepted waits for it all the same.
+    let id = g.nodes[0].id(durable);
+    assert_eq!(g.nodes[0].look(id), "live 0");
+    g.heal();
+    g.run(30_000);
+    assert_eq!(g.nodes[0].look(id), "done one");
+}
+
+#[test]
+fn a_module_goes_and_comes_on_all_nodes() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].save(module("m", "1.0.0", "here"));
+    g.nodes[1].save(module("m", "2.0.0", "there"));
+    g.run(3_000);
+    assert_eq!(ask(&mut g, 0, "m.f", "^1"), Ok("here".to_owned()));
+    // 1. Its own is gone: the other's is served.
+    g.nodes[0].modules.clear();
+    g.nodes[0].scan();
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Ok("there".to_owned()));
+    g.run(500);
+    assert_eq!(ask(&mut g, 1, "m.f", "^1"), Err("not_found".to_owned()));
+    // 2. All are gone.
+    g.nodes[1].modules.clear();
+    g.nodes[1].scan();
+    g.run(500);
+    for node in 0..2 {
+        assert_eq!(ask(&mut g, node, "m.f", ""), Err("not_found".to_owned()));
+    }
+    // 3. It is back.
+    g.nodes[0].save(module("m", "1.0.0", "here again"));
+    g.run(1_000);
+    assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("here again".to_owned()));
+    quiet(&mut g);
+}
+
+#[test]
+fn one_that_is_broken_here_runs_elsewhere() {
+    let mut g = grid(&[1, 1]);
+    let mut broken = module("m", "1.0.0", "");
+    broken.broken = Some("a typing error");
+    g.nodes[0].save(broken);
+    g.nodes[1].save(module("m", "1.0.0", "one"));
+    g.run(3_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Ok("one".to_owned()));
+    quiet(&mut g);
+}
+
+#[test]
+fn the_same_version_with_other_functions_is_said_once() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].save(module("m", "1.0.0", "one"));
+    g.nodes[1].save(module("m", "1.0.0", "one").function("g", [Return("g")]));
+    g.run(5_000);
+    let said = |e: &&bourse_node::Event| matches!(e, bourse_node::Event::Note { level: Level::Warning, text } if text.contains("is not the same on all nodes"));
+    assert_eq!(g.nodes[0].events.iter().filter(said).count(), 1);
+}
+
+#[test]
+fn what_only_others_serve_is_published_apart() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[1].save(module("m", "1.0.0", "one"));
+    g.run(3_000);
+    let view = g.nodes[0].node.modules().find(|module| module.name == "m").expect("it is known");
+    assert!(view.elsewhere && view.instances == 0, "{view:?}");
+    let own = g.nodes[1].node.modules().find(|module| module.name == "m").expect("it is served");
+    assert!(!own.elsewhere);
+}
