@@ -7,6 +7,7 @@
 mod blockhub;
 mod calls;
 mod catalogue;
+mod deploy;
 mod discovery;
 mod durable;
 mod egress;

@@ -358,6 +358,18 @@ fn peer_frames() {
         forward(peer::forward::What::Ask(peer::Ask { call: vec![7; 16].into(), what: 1 })),
         forward(peer::forward::What::Forget("m".into())),
         forward(peer::forward::What::Cancel(true)),
+        Frame::Stock(peer::Stock {
+            labels: vec!["eu".into()],
+            items: vec![peer::stock::Item {
+                name: "shop".into(),
+                digest: vec![1; 32].into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        Frame::Assign(peer::Assign {
+            items: vec![peer::assign::Item { name: "shop".into(), digest: vec![1; 32].into() }],
+        }),
         Frame::Modules(peer::Modules {
             first: true,
             entries: vec![peer::modules::Entry {

@@ -67,6 +67,16 @@ enum Command {
     Logs(client::logs::Logs),
     /// Make a folder with an example that works
     New(client::new::New),
+    /// Put modules on the nodes that are to serve them
+    Deploy(client::deploy::Deploy),
+    /// Show what is deployed, and how far each node is with it
+    Deployments(client::deploy::List),
+    /// Serve again what a deployment was before
+    Rollback(client::deploy::One),
+    /// Serve on all nodes what a deployment tries on some
+    Promote(client::deploy::One),
+    /// Take a deployment off all nodes
+    Undeploy(client::deploy::One),
     /// Make this node's keys, for a grid of several nodes
     Init(client::init::Init),
     /// Make a ticket, with which another node joins the grid
@@ -329,6 +339,11 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Market(market) => client::market::market(market),
         Command::Logs(logs) => client::logs::run(logs),
         Command::New(new) => client::new::run(new),
+        Command::Deploy(deploy) => client::deploy::deploy(deploy),
+        Command::Deployments(list) => client::deploy::list(list),
+        Command::Rollback(one) => client::deploy::rollback(one),
+        Command::Promote(one) => client::deploy::promote(one),
+        Command::Undeploy(one) => client::deploy::undeploy(one),
         Command::Init(init) => client::init::run(init),
         Command::Ticket(ticket) => client::members::ticket(ticket),
         Command::Join(join) => client::members::join(join),

@@ -110,6 +110,9 @@ impl Exchange<'_> {
         if let Some(outcome) = self.members().await {
             return (outcome, Reached::Other(Class::Api));
         }
+        if let Some(outcome) = self.deployments().await {
+            return (outcome, Reached::Other(Class::Api));
+        }
         self.route().await
     }
 

@@ -44,6 +44,7 @@ mod bind;
 mod body;
 mod calls;
 mod cors;
+mod deployments;
 mod events;
 mod exchange;
 mod gateway;
@@ -177,6 +178,15 @@ pub enum Event {
         /// Which call.
         ticket: Ticket,
     },
+    /// Put a bundle on the grid, or do something with one.
+    Deploy {
+        /// The deployment's name, not checked.
+        name: String,
+        /// What is to be done.
+        deploy: Deploy,
+        /// Where the answer goes, which is shown as it is.
+        reply: oneshot::Sender<Result<serde_json::Value, v1::Failure>>,
+    },
     /// Change who belongs to the grid, or where its store is.
     Grid {
         /// How.
@@ -191,6 +201,28 @@ pub enum Event {
         /// Where the JSON goes.
         reply: oneshot::Sender<Result<serde_json::Value, v1::Failure>>,
     },
+}
+
+/// What is to be done with a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deploy {
+    /// Have a bundle served in its name.
+    Put {
+        /// Its files, packed; not looked into.
+        bundle: Bytes,
+        /// On so many nodes; `None`: on all.
+        count: Option<u32>,
+        /// That have all of these labels.
+        labels: Vec<String>,
+        /// At first on so many.
+        canary: Option<u32>,
+    },
+    /// Have it served no longer.
+    Remove,
+    /// Have served what was before.
+    Rollback,
+    /// Have what some nodes serve served by all.
+    Promote,
 }
 
 /// What is to be done with the grid.
@@ -270,6 +302,8 @@ pub enum Inspect {
     Members,
     /// `GET /v1/store`.
     Store,
+    /// `GET /v1/deployments`.
+    Deployments,
 }
 
 /// How a call ended.

@@ -74,7 +74,10 @@ impl Exchange<'_> {
     }
 
     /// The query's parameters with these names.
-    fn parameters<const N: usize>(&self, names: [&str; N]) -> Result<[Option<String>; N], v1::Failure> {
+    pub(crate) fn parameters<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Result<[Option<String>; N], v1::Failure> {
         let query = uri::query(self.parts.uri.query())
             .map_err(|e| Code::BadRequest.because(format!("the query has {e}")))?;
         let mut found = [const { None }; N];

@@ -203,7 +203,13 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
         | Frame::Looked(_)
         | Frame::Reach(_)
         | Frame::Reached(_)
-        | Frame::Modules(_)) => return Ok(Err(other)),
+        | Frame::Modules(_)
+        | Frame::Stock(_)
+        | Frame::Assign(_)
+        | Frame::Fetch(_)
+        | Frame::Bundle(_)
+        | Frame::Deploy(_)
+        | Frame::Deployed(_)) => return Ok(Err(other)),
     }))
 }
 

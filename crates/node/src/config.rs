@@ -48,6 +48,8 @@ pub struct Config {
     pub module: ModuleConfig,
     /// Who it is among other nodes; `None`: it is alone.
     pub grid: Option<crate::GridConfig>,
+    /// What operators have deployed, as it was kept; of the node that keeps the store.
+    pub deployments: Vec<crate::Deployment>,
     /// Settings of single modules.
     pub modules: BTreeMap<String, ModuleConfig>,
 }
@@ -112,6 +114,7 @@ impl Config {
             requests_max: 100_000,
             module: ModuleConfig::default(),
             grid: None,
+            deployments: Vec::new(),
             modules: BTreeMap::new(),
         }
     }

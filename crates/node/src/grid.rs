@@ -13,6 +13,7 @@
 //! | `roster` | who belongs to the grid, and how one comes to |
 //! | `store` | which node keeps the grid's store |
 //! | `catalogue` | which modules other nodes serve |
+//! | `deployments` | bundles of files that operators have put on it, and who serves which |
 //! | `forwards` | the side of those that do not: what their callers want goes there |
 //! | `clients` | the side of the one that does |
 //! | `trade` | what this node sells and what it is short of |
@@ -23,6 +24,7 @@
 
 mod catalogue;
 mod clients;
+mod deployments;
 mod forwards;
 mod guests;
 mod roster;
@@ -49,6 +51,9 @@ use bourse_wire::time::{Mono, Now};
 use bourse_wire::v1;
 use bytes::Bytes;
 
+pub use deployments::{
+    Canary, DEPLOYMENTS_MAX, DeployChange, Deployment, Digest, LABELS_MAX, PlacedView, Stage, Stocked,
+};
 pub use roster::RosterChange;
 pub use store::OwnStore;
 
@@ -124,6 +129,7 @@ pub(crate) struct Grid {
     known: store::Known,
     pub forwards: forwards::Forwards,
     pub catalogue: catalogue::Catalogue,
+    pub deployments: deployments::Deployments,
     /// Nodes with another store, of which that was said.
     strangers: BTreeSet<NodeId>,
 }
@@ -187,6 +193,7 @@ impl Grid {
             known: store::Known::new(grid.store, grid.known_store),
             forwards: forwards::Forwards::default(),
             catalogue: catalogue::Catalogue::default(),
+            deployments: deployments::Deployments::new(config.deployments.clone()),
             strangers: BTreeSet::new(),
         }
     }
@@ -212,7 +219,12 @@ impl Grid {
             Link::Open { .. } => None,
         });
         let market = if self.on { self.market.poll_timeout() } else { None };
-        greeting.chain(market).chain(self.known.poll_timeout()).chain(self.catalogue.poll_timeout()).min()
+        greeting
+            .chain(market)
+            .chain(self.known.poll_timeout())
+            .chain(self.catalogue.poll_timeout())
+            .chain(self.deployments.poll_timeout())
+            .min()
     }
 }
 
@@ -245,6 +257,7 @@ impl Node {
     /// A connection with another node has ended.
     pub(crate) fn on_peer_closed(&mut self, now: Now, link: LinkId) {
         self.forget_modules_of(now, link);
+        self.lose_shelf(now, link);
         match self.grid.links.remove(&link) {
             None => {}
             // If it was dialed, that was in vain.
@@ -332,10 +345,19 @@ impl Node {
                 .map(|token| self.on_from_runner(now, &token, said.message, payload)),
             Frame::Store(store) => return self.on_store(now, link, store),
             Frame::Modules(modules) => return self.on_modules(now, link, node, modules),
+            Frame::Stock(stock) => return self.on_stock(link, node, stock),
+            Frame::Assign(assign) => return self.on_assign(node, assign),
             Frame::Forward(forward) => return self.on_forward(now, link, forward, payload),
             Frame::Forwarded(forwarded) => return self.on_forwarded(now, link, forwarded, payload),
             // The daemon's own, which has read it.
-            Frame::Look(_) | Frame::Looked(_) | Frame::Reach(_) | Frame::Reached(_) => return,
+            Frame::Look(_)
+            | Frame::Looked(_)
+            | Frame::Reach(_)
+            | Frame::Reached(_)
+            | Frame::Fetch(_)
+            | Frame::Bundle(_)
+            | Frame::Deploy(_)
+            | Frame::Deployed(_) => return,
             Frame::Refused(refused) => {
                 let why = refused.failure.unwrap_or_default().message;
                 return self.leave_peer(now, link, &format!("it refuses us: {why}"));
@@ -484,6 +506,7 @@ impl Node {
         }
         self.on_store_due(now);
         self.on_catalogue_due(now);
+        self.on_deployments_due(now);
         if self.grid.on && self.grid.market.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.grid.market.handle_timeout(now.mono);
         }
@@ -510,6 +533,7 @@ impl Node {
                 market::Output::HangUp { link } => {
                     moved = true;
                     self.forget_modules_of(now, link);
+                    self.lose_shelf(now, link);
                     self.grid.links.remove(&link);
                     self.dismiss_clients(now, link);
                     self.lose_forwards(now, link);

@@ -74,7 +74,10 @@ pub use bourse_durable as durable;
 pub use bourse_market as market;
 pub use bourse_market::links::LinkId;
 pub use config::{Config, ModuleConfig};
-pub use grid::{GridConfig, OwnStore, RosterChange};
+pub use grid::{
+    Canary, DEPLOYMENTS_MAX, DeployChange, Deployment, Digest, GridConfig, LABELS_MAX, OwnStore, PlacedView,
+    RosterChange, Stage, Stocked,
+};
 pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_module};
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
@@ -280,6 +283,7 @@ impl Node {
     /// Carries on until nothing more follows from what has happened.
     fn settle(&mut self, now: Now) {
         self.pump_catalogue(now);
+        self.pump_deployments(now);
         self.open_door(now);
         self.pump_durable(now);
         self.pump_triggers(now);

@@ -15,6 +15,7 @@ use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::config::Config;
+use crate::grid::{Deployment, Digest};
 use crate::host::HostFunction;
 use crate::instance::Exit;
 
@@ -385,6 +386,10 @@ pub enum Output {
     },
     /// These entries of the grid's list of keys are new: they are to be kept, and obeyed from now on.
     Roster(Vec<Entry>),
+    /// The deployments, of the node that keeps the store: to be kept.
+    Deployments(Vec<Deployment>),
+    /// The bundles that this node is to serve; without a digest: it is not to, any more. What is not named stays as it is.
+    Assigned(Vec<(String, Option<Digest>)>),
     /// This store is the grid's from now on: to be remembered when the node starts again.
     GridStore(GridStore),
     /// The grid's authorities are others now: a node that starts again begins with them.

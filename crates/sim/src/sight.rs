@@ -113,6 +113,8 @@ pub(crate) fn output(output: &Output) -> String {
         | Output::PeerClose { .. }
         | Output::Roster(_)
         | Output::GridStore(_)
+        | Output::Deployments(_)
+        | Output::Assigned(_)
         | Output::Authorities => {
             unreachable!("this node is alone")
         }

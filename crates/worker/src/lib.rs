@@ -8,6 +8,7 @@
 //! | [`revision`] | what a module's files hash to |
 //! | [`settings`] | what `bourse.toml` says of modules |
 //! | [`watch`] | notices that the folder has changed |
+//! | [`bundle`] | files that travel together |
 //! | [`environment`] | virtual environments with what the SDK and the user need |
 //! | [`sdk`] | the Python SDK, which travels inside the binary |
 //! | [`python`] | command lines and environments of Python templates and workers |
@@ -17,6 +18,7 @@
 //! restart anything is the node's decision. No async runtime, no sockets but the keeper's, no clock but for
 //! polling.
 
+pub mod bundle;
 pub mod codec;
 pub mod environment;
 pub mod keeper;

@@ -12,6 +12,7 @@ pub(crate) mod arguments;
 pub(crate) mod backup;
 pub(crate) mod call;
 pub(crate) mod calls;
+pub(crate) mod deploy;
 mod error;
 mod http;
 pub(crate) mod init;

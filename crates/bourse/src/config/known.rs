@@ -171,6 +171,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "most slots of this node that others may use at once; all of them if not set",
     ),
     daemon(
+        "labels",
+        Shape::List,
+        "",
+        "what this node is, such as gpu or eu: what is deployed can ask for nodes that have a label",
+    ),
+    daemon("deploys", Shape::Flag, "true", "whether bundles can be deployed to this node"),
+    daemon(
         "smtp",
         Shape::Address,
         "",

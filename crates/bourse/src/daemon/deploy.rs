@@ -1,4 +1,4 @@
-//! From a folder to modules that can be started: scans it, makes the environment its requirements ask for, and names
+//! From a folder, or a bundle, to modules that can be started: scans it, makes the environment its requirements ask for, and names
 //! each module's revision. On a thread of its own, since all of it can take long.
 //!
 //! ```text
@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use bourse_node::RevisionId;
+use bourse_node::{Digest, RevisionId};
 use bourse_worker::environment::{Environment, Progress, Python, Spec};
 use bourse_worker::process::Launch;
 use bourse_worker::revision::revision;
@@ -46,10 +46,21 @@ pub(crate) enum FromDeployer {
 /// A module that can be started.
 #[derive(Clone)]
 pub(crate) struct Planned {
+    /// The folder that it was found in.
+    pub root: PathBuf,
     pub found: Found,
     pub revision: RevisionId,
     /// What it needs of Python: nothing for a `command` module; or why it can't be had.
     pub python: Result<Option<PythonHome>, NoPython>,
+}
+
+/// Where modules come from. What the folder has counts more than what a bundle has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// The served folder.
+    Folder,
+    /// A bundle that was deployed: its name and its contents.
+    Bundle(String, Digest),
 }
 
 /// Where a Python module runs.
@@ -92,12 +103,14 @@ const REQUIREMENTS_FILE: &str = "requirements.txt";
 
 /// Starts the deployer. It ends when the sender is dropped.
 pub(crate) fn start(
+    source: Source,
     places: Places,
-    to_driver: UnboundedSender<FromDeployer>,
+    to_driver: UnboundedSender<(Source, FromDeployer)>,
 ) -> std::io::Result<mpsc::Sender<ToDeployer>> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("bourse-deploy".into()).spawn(move || {
         let mut deployer = Deployer {
+            source,
             to_driver,
             imported: BTreeMap::new(),
             failed: BTreeSet::new(),
@@ -151,8 +164,9 @@ pub(crate) fn start(
 type Stamps = BTreeMap<PathBuf, Option<(u64, u64, i64, i64)>>;
 
 struct Deployer {
+    source: Source,
     places: Places,
-    to_driver: UnboundedSender<FromDeployer>,
+    to_driver: UnboundedSender<(Source, FromDeployer)>,
     /// By module, the files that its last loaded revision has read beside its own.
     imported: BTreeMap<String, Vec<PathBuf>>,
     /// Modules whose last revision does not load.
@@ -275,7 +289,7 @@ impl Deployer {
                     if self.read.get(&found.name).is_none_or(|(before, _)| *before != revision) {
                         self.read.insert(found.name.clone(), (revision.clone(), stamps));
                     }
-                    planned.push(Planned { python, found, revision });
+                    planned.push(Planned { root: self.places.root.clone(), python, found, revision });
                 }
                 Err(error) => {
                     kept.push(found.name.clone());
@@ -384,7 +398,7 @@ impl Deployer {
 
     fn tell(&self, message: FromDeployer) {
         // The driver is gone only when the daemon ends.
-        let _ = self.to_driver.send(message);
+        let _ = self.to_driver.send((self.source.clone(), message));
     }
 }
 
@@ -416,7 +430,7 @@ impl Planned {
         let program = python::Program {
             environment: &home.environment,
             sdk: &home.sdk,
-            root: &places.root,
+            root: &self.root,
             name: &self.found.name,
             module: &self.found.path,
             endpoint: &places.endpoint,

@@ -1,8 +1,10 @@
 //! The loop. Everything from outside becomes one [`Input`] after the other; everything the node says is carried out
 //! before the next one.
 
+mod bundles;
 mod elsewhere;
 mod messages;
+mod modules;
 mod others;
 mod perform;
 mod processes;
@@ -10,30 +12,27 @@ mod publish;
 mod reach;
 mod roster;
 
+pub(super) use bundles::{Deploying, Done};
 pub(super) use reach::connections_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::mpsc as std_mpsc;
 
 use bourse_durable::{StoreAnswer, Token};
-use bourse_gateway::{
-    Deployed, Event as HttpEvent, Gateway, Held, Inspect, LeftOut, Listing, Routes, Standing,
-};
+use bourse_gateway::{Event as HttpEvent, Gateway, Held, Inspect, Listing, Standing};
 use bourse_node::{
-    Ask, Exit, Found, Input, Kind, LinkId, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report,
-    RevisionId, Ticket,
+    Ask, Exit, Input, LinkId, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report, RevisionId,
+    Ticket,
 };
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
 use bourse_wire::failure::Code;
 use bourse_wire::keeper::v1::{Exited, FromTemplate, Loaded, Signal, from_keeper, from_template, to_keeper};
 use bourse_wire::{header, v1};
-use bourse_worker::scan;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
-use super::deploy::{FromDeployer, Places, Planned, ToDeployer};
+use super::deploy::{FromDeployer, Places, Planned, Source};
 use super::discovery::Discovery;
 use super::events::Meters;
 use super::files::Contact;
@@ -42,7 +41,7 @@ use super::lister::List;
 use super::outside::{Outside, Performed, Task};
 use super::peers::Peers;
 use super::store::StoreThreads;
-use super::{events, logs, views};
+use super::{logs, views};
 use crate::config::Config;
 
 pub(super) struct Driver {
@@ -61,8 +60,13 @@ pub(super) struct Driver {
     pub http_events: mpsc::UnboundedReceiver<HttpEvent>,
     pub outside: Outside,
     pub performed: mpsc::UnboundedReceiver<Performed>,
-    pub deployer: std_mpsc::Sender<ToDeployer>,
-    pub deployed: mpsc::UnboundedReceiver<FromDeployer>,
+    /// Where modules come from.
+    pub sources: BTreeMap<Source, Deploying>,
+    pub from_deployers: mpsc::UnboundedSender<(Source, FromDeployer)>,
+    pub deployed: mpsc::UnboundedReceiver<(Source, FromDeployer)>,
+    /// What threads have done with bundles.
+    pub done: mpsc::UnboundedReceiver<Done>,
+    pub to_done: mpsc::UnboundedSender<Done>,
     pub places: Places,
     pub config: Config,
     pub contact: Contact,
@@ -87,6 +91,8 @@ pub(super) struct State {
     looks: elsewhere::Looks,
     /// Which connections of other nodes are being reached.
     reaches: reach::Reaches,
+    /// What was deployed here.
+    bundles: bundles::Bundles,
     /// How to start every revision that the node knows.
     plans: BTreeMap<(String, RevisionId), Planned>,
     /// Which revision a template loads.
@@ -101,7 +107,9 @@ pub(super) struct State {
     held: Held,
     /// What was said about settings and routes, so that it is not said again.
     reported: BTreeSet<(String, String)>,
-    /// The folder's modules are loaded, or reported.
+    /// It was found out what modules there are.
+    looked: bool,
+    /// They are loaded, or reported.
     loaded: bool,
     ready: bool,
     drained: bool,
@@ -144,6 +152,7 @@ impl Driver {
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
         tokio::pin!(timer);
         self.set_routes();
+        self.begin_bundles();
         self.handle(Input::Recover);
         self.carry_out();
         while !self.state.drained {
@@ -181,7 +190,8 @@ impl Driver {
                     Some(message) => self.on_keeper(message),
                     None => self.on_keeper_gone()?,
                 },
-                Some(message) = self.deployed.recv() => self.on_deployer(message),
+                Some((source, message)) = self.deployed.recv() => self.on_deployer(source, message),
+                Some(done) = self.done.recv() => self.on_done(done),
                 Some((link, request, found)) = self.looked.recv() => self.tell_looked(link, request, found),
                 () = tokio::time::sleep(SOCKETS_TICK), if matches!(self.state.stopping, Some(Stopping::Sockets(_))) => {}
                 _ = upkeep.tick() => logs::trim_all(&self.config.data()),
@@ -336,6 +346,7 @@ impl Driver {
                 let origin = Origin::Gateway(Ticket(ticket.0));
                 self.handle(Input::Cancel { origin });
             }
+            HttpEvent::Deploy { name, deploy, reply } => self.on_deploy(name, deploy, reply),
             HttpEvent::Grid { change, reply } => drop(reply.send(self.change_grid(change))),
             HttpEvent::Inspect { what, reply } => {
                 let Some(reply) = self.look_elsewhere(&what, reply) else { return };
@@ -351,6 +362,7 @@ impl Driver {
                     Inspect::Market => views::market(&self.node),
                     Inspect::Members => views::members(&self.node),
                     Inspect::Store => views::store(&self.node),
+                    Inspect::Deployments => views::deployments(&self.node),
                 };
                 // Whoever asked may have gone.
                 let _ = reply.send(Ok(json));
@@ -403,40 +415,6 @@ impl Driver {
         }
     }
 
-    /// What a template says of its module, unless its routes can't be served beside the others'.
-    fn check_ready(&mut self, template: ProcessId, ready: bourse_wire::keeper::v1::TemplateReady) -> Report {
-        let Some((name, revision)) = self.state.templates.get(&template).cloned() else {
-            return Report::Failed(Code::Internal.because("a template that nobody has started"));
-        };
-        let mut module = ready.module.unwrap_or_default();
-        module.name.clone_from(&name);
-        let files = ready.files.into_iter().map(PathBuf::from).collect();
-        self.deployer.send(ToDeployer::Imported { module: name.clone(), revision, files }).ok();
-        if module.functions.is_empty() {
-            return Report::Failed(Code::ModuleFailed.because(events::NO_FUNCTIONS));
-        }
-        let others = self.state.published.iter().filter(|m| m.name != name);
-        let all: Vec<Deployed> = others.chain([&module]).map(|m| Deployed { module: m.clone() }).collect();
-        let (_, left_out) = Routes::as_far_as_possible(&all, &[], &self.state.held);
-        // What is wrong with the others was no reason not to serve them.
-        match left_out.into_iter().find(|left_out| left_out.module.as_ref().is_none_or(|m| *m == name)) {
-            None => Report::Ready { module, not_forkable: ready.not_forkable },
-            Some(LeftOut { why: conflict, .. }) => {
-                self.tell_failed(template);
-                Report::Failed(
-                    Code::ModuleFailed.because(conflict.to_string()).hint("give one of them another route"),
-                )
-            }
-        }
-    }
-
-    /// The deployer should know: another file may mend it.
-    fn tell_failed(&self, template: ProcessId) {
-        if let Some((module, revision)) = self.state.templates.get(&template).cloned() {
-            self.deployer.send(ToDeployer::Failed { module, revision }).ok();
-        }
-    }
-
     /// The keeper died. What it has started was orphaned to us: it is ended, and another keeper takes over.
     fn on_keeper_gone(&mut self) -> anyhow::Result<()> {
         let status = self.keeper.process.wait();
@@ -452,38 +430,6 @@ impl Driver {
             self.handle(Input::Exited { process, exit: Exit::Signal(9) });
         }
         Ok(())
-    }
-
-    fn on_deployer(&mut self, message: FromDeployer) {
-        match message {
-            FromDeployer::Progress(text) => tracing::info!("{text}"),
-            FromDeployer::Problem { about, text, hint } => events::problem(&about, &text, &hint),
-            FromDeployer::Plan(planned) => {
-                self.read_settings(&planned);
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                let token = std::fs::read(&self.contact.token_file).unwrap_or_default();
-                let token = String::from_utf8_lossy(&token).trim().to_owned().into();
-                let config = Box::new(self.config.node(cores, token, self.contact.http.clone()));
-                self.handle(Input::Configure { config });
-                let modules: Vec<Found> = planned
-                    .iter()
-                    .filter(|p| !self.places.attached || matches!(p.found.kind, scan::Kind::Process(_)))
-                    .map(|p| Found {
-                        name: p.found.name.clone(),
-                        revision: p.revision.clone(),
-                        kind: if matches!(p.found.kind, scan::Kind::Process(_)) {
-                            Kind::Process
-                        } else {
-                            Kind::Python
-                        },
-                    })
-                    .collect();
-                for plan in planned {
-                    self.state.plans.insert((plan.found.name.clone(), plan.revision.clone()), plan);
-                }
-                self.handle(Input::Deploy { modules });
-            }
-        }
     }
 
     fn carry_out(&mut self) {
@@ -544,6 +490,8 @@ impl Driver {
                 Output::PeerClose { link } => self.hang_up(link),
                 Output::Roster(entries) => self.keep_roster(&entries),
                 Output::GridStore(store) => self.keep_grid_store(&store),
+                Output::Deployments(all) => self.keep_deployments(&all),
+                Output::Assigned(items) => self.on_assigned(items),
                 Output::Authorities => self.keep_seeds(),
                 Output::Ready => {
                     self.state.loaded = true;
@@ -552,6 +500,11 @@ impl Driver {
                 Output::Drained => self.state.drained = true,
                 Output::Event(event) => {
                     self.meters.on_event(&event);
+                    if let bourse_node::Event::RevisionServes { .. }
+                    | bourse_node::Event::RevisionFailed { .. } = event
+                    {
+                        self.tell_stock();
+                    }
                     if let bourse_node::Event::RevisionFailed { .. } = event {
                         self.set_routes(); // calls of it are told why
                     }

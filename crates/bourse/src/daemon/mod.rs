@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `driver` | the loop |
 //! | `deploy` | from a folder to modules that can be started (a thread) |
+//! | `deployments` | what is kept of bundles that were deployed |
 //! | `outside` | what is done for functions: webhooks, mails (a thread) |
 //! | `store`, `lister` | the store's threads; lists of durable calls |
 //! | `keeper` | the line to the keeper |
@@ -19,6 +20,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod deploy;
+pub(crate) mod deployments;
 pub(crate) mod discovery;
 mod driver;
 mod events;
@@ -115,8 +117,8 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     };
     let (to_driver_performed, performed) = mpsc::unbounded_channel();
     let outside = outside::Outside::start(outside::Settings::from(&config), to_driver_performed)?;
-    let (from_deployer, deployed) = mpsc::unbounded_channel();
-    let deployer = deploy::start(places.clone(), from_deployer)?;
+    let (from_deployers, deployed) = mpsc::unbounded_channel();
+    let deployer = deploy::start(deploy::Source::Folder, places.clone(), from_deployers.clone())?;
     deployer.send(deploy::ToDeployer::Look).ok();
     let look = deployer.clone();
     let watch = bourse_worker::watch::Watch::start(&config.folder, move || {
@@ -145,9 +147,11 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         grid.seeds.extend(discovery.take().into_iter().filter_map(|found| peers.seed_of(found)));
     }
     node_config.grid = grid;
+    node_config.deployments = deployments::load(&data)?;
     let life = if peers.is_some() { files::next_life(&data)? } else { files::life() };
     let incarnation = Incarnation(life);
     let (to_looked, looked) = mpsc::unbounded_channel();
+    let (to_done, done) = mpsc::unbounded_channel();
     let stop_serving = Arc::new(Notify::new());
     let mut driver = Driver {
         node: bourse_node::Node::new(node_config, incarnation, seed),
@@ -162,8 +166,11 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         http_events,
         outside,
         performed,
-        deployer,
+        sources: [(deploy::Source::Folder, driver::Deploying { deployer, planned: None })].into(),
+        from_deployers,
         deployed,
+        done,
+        to_done,
         places,
         config,
         contact,

@@ -7,7 +7,7 @@ use bourse_node::market::Lot;
 use bourse_node::market::market::{ChannelView, NodeView, OrderView};
 use bourse_node::market::message::Terms;
 use bourse_node::market::roster::Standing;
-use bourse_node::{Answer, Node, TriggerView};
+use bourse_node::{Answer, Deployment, Node, PlacedView, Stage, TriggerView};
 use bourse_store::StoreId;
 use bourse_transport::Key;
 use bourse_wire::options::MailPattern;
@@ -15,6 +15,7 @@ use bourse_wire::time::Now;
 use bourse_wire::v1;
 use serde_json::{Value, json};
 
+use super::deployments::hex;
 use super::files::Contact;
 
 /// An answer of the node as the gateway's.
@@ -200,6 +201,35 @@ pub(super) fn store(node: &Node) -> Value {
             "node": store.node.id.to_string(), "address": store.node.address,
         }),
     }
+}
+
+/// `GET /v1/deployments`
+pub(super) fn deployments(node: &Node) -> Value {
+    let placed = |placed: PlacedView| {
+        let (stage, failure) = match &placed.stage {
+            Stage::Assigned => ("assigned", None),
+            Stage::Fetching => ("fetching", None),
+            Stage::Loading => ("loading", None),
+            Stage::Serving => ("serving", None),
+            Stage::Failed(why) => ("failed", Some(failure(why))),
+        };
+        json!({
+            "node": placed.node.to_string(), "digest": hex(&placed.digest), "stage": stage, "failure": failure,
+            "gone": placed.gone,
+        })
+    };
+    let one = |(deployment, nodes): (Deployment, Vec<PlacedView>)| {
+        json!({
+            "name": deployment.name,
+            "digest": hex(&deployment.digest),
+            "previous": deployment.previous.map(|digest| hex(&digest)),
+            "canary": deployment.canary.map(|canary| json!({"digest": hex(&canary.digest), "nodes": canary.nodes})),
+            "count": deployment.count,
+            "labels": deployment.labels,
+            "nodes": nodes.into_iter().map(placed).collect::<Vec<_>>(),
+        })
+    };
+    node.deployments().into_iter().map(one).collect()
 }
 
 /// `GET /v1/members`: the grid's list of keys.

@@ -277,6 +277,10 @@ async fn daemon(
                 let _ = reply.send(Ok(format!("{change:?}").into()));
                 continue;
             }
+            Event::Deploy { name, deploy, reply } => {
+                let _ = reply.send(Ok(format!("{name} {deploy:?}").into()));
+                continue;
+            }
             Event::Inspect { what, reply } => {
                 let _ = reply.send(Ok(format!("{what:?}").into()));
                 continue;

@@ -104,6 +104,8 @@ pub struct World {
     /// How far the wall clock has been set.
     pub wall_set_ms: i64,
     pub trace: trace::Trace,
+    /// The bundles that it was told to serve.
+    pub assigned: Vec<Vec<(String, Option<bourse_node::Digest>)>>,
     running_max: usize,
 }
 
@@ -165,6 +167,7 @@ impl World {
             invoked: Vec::new(),
             wall_set_ms: 0,
             trace: trace::Trace::default(),
+            assigned: Vec::new(),
             running_max,
         }
     }
@@ -485,7 +488,7 @@ impl World {
         self.over_link(peer, Next::Input(input));
     }
 
-    fn carry_out(&mut self) {
+    pub fn carry_out(&mut self) {
         while let Some(output) = self.node.poll() {
             self.trace.output(self.now, &output);
             match output {
@@ -552,6 +555,8 @@ impl World {
                         grid.known_store = Some(store);
                     }
                 }
+                Output::Deployments(all) => self.config.deployments = all,
+                Output::Assigned(items) => self.assigned.push(items),
                 Output::Roster(_) | Output::Authorities => {}
                 output @ (Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. }) => {
                     self.to_peers.push(output);

@@ -132,6 +132,8 @@ impl Trace {
             Output::PeerSend { message, .. } => format!("node -> peer  {}", first_word(message)),
             Output::PeerClose { .. } => "node closes a peer".to_owned(),
             Output::Roster(entries) => format!("node keeps {} keys", entries.len()),
+            Output::Deployments(all) => format!("node keeps {} deployments", all.len()),
+            Output::Assigned(items) => format!("node is to serve {} bundles", items.len()),
             Output::GridStore(store) => format!("node remembers the store {}", store.short()),
             Output::Authorities => "node knows other authorities".to_owned(),
             Output::Ready => "node is ready".to_owned(),

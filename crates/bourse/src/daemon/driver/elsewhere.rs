@@ -48,6 +48,7 @@ impl Driver {
             }),
             Inspect::Queues => What::Queues(true),
             Inspect::Triggers => What::Triggers(true),
+            Inspect::Deployments => What::Deployments(true),
             _ => return Some(reply),
         };
         match self.node.link_with_keeper(self.clock.now()) {
@@ -80,6 +81,7 @@ impl Driver {
             },
             Some(What::Queues(_)) => drop(reply.send(Ok(views::queues(&self.node, now)))),
             Some(What::Triggers(_)) => drop(reply.send(Ok(views::triggers(&self.node, now)))),
+            Some(What::Deployments(_)) => drop(reply.send(Ok(views::deployments(&self.node)))),
             None => drop(reply.send(Err(Code::Protocol.because("it asks for nothing")))),
         }
         let looked = self.to_looked.clone();

@@ -72,6 +72,18 @@ impl Driver {
                         Some(Frame::Reached(reached)) if self.node.knows_peer(link) => {
                             self.on_reached(link, reached);
                         }
+                        Some(Frame::Fetch(fetch)) if self.node.knows_peer(link) => {
+                            self.on_fetch(link, &fetch)
+                        }
+                        Some(Frame::Bundle(bundle)) if self.node.knows_peer(link) => {
+                            self.on_bundle(&bundle, payload);
+                        }
+                        Some(Frame::Deploy(deploy)) if self.node.knows_peer(link) => {
+                            self.on_peer_deploy(link, deploy, payload);
+                        }
+                        Some(Frame::Deployed(deployed)) if self.node.knows_peer(link) => {
+                            self.on_deployed(link, deployed);
+                        }
                         message => self.handle(Input::PeerFrame { link, message, payload }),
                     },
                     Err(error) => {
@@ -84,6 +96,7 @@ impl Driver {
                 tracing::debug!(link, "the line to a node is over: {why}");
                 self.lose_looks(LinkId(link));
                 self.lose_reaches(LinkId(link));
+                self.lose_deploys(LinkId(link));
                 self.handle(Input::PeerClosed { link: LinkId(link) });
             }
             PeerEvent::NotReached { node, why } => self.handle(Input::NotReached { node, why }),
@@ -111,6 +124,7 @@ impl Driver {
     pub(super) fn hang_up(&mut self, link: LinkId) {
         self.lose_looks(link);
         self.lose_reaches(link);
+        self.lose_deploys(link);
         if let Some(peers) = &mut self.peers {
             peers.hang_up(link.0);
         }
