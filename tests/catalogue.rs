@@ -63,6 +63,19 @@ fn nodes_without_a_file_serve_all_that_others_do() {
     assert_eq!(nodes[0].result(told["calls"][0].as_str().expect("an id")), json!("a"));
     let listed = works(&["ps", "-C", &served(&nodes[0])]);
     assert!(listed.contains("on other nodes"), "{listed}");
+    let metrics = nodes[1].get("/metrics");
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    for name in [
+        "bourse_peer_bytes_total{message=\"modules\",direction=\"in\"}",
+        "bourse_token_wait_seconds",
+        "bourse_slots_max",
+    ] {
+        assert!(metrics.contains(name), "{name}: {metrics}");
+    }
+    let top = works(&["top", "--every", "100ms", "-C", &served(&nodes[1])]);
+    assert!(top.contains("on other nodes") && top.contains("CALLS/S") && top.contains("this one"), "{top}");
+    let top = works(&["top", "--every", "100ms", "--times", "2", "--json", "-C", &served(&nodes[1])]);
+    assert_eq!(top.lines().count(), 2, "{top}");
     // 3. A new version is known to all as soon as it is there; no one starts again.
     let last = nodes.pop().expect("the third");
     std::fs::write(last.data().parent().expect("a folder").join("shop.py"), dedented(&shop("1.1.0")))

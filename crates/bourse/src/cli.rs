@@ -63,6 +63,8 @@ enum Command {
     Nodes(client::market::Nodes),
     /// Show what is sold and bought
     Market(client::market::Market),
+    /// Watch what a daemon and its grid are doing
+    Top(client::top::Top),
     /// Show what the daemon and its functions said
     Logs(client::logs::Logs),
     /// Make a folder with an example that works
@@ -337,6 +339,7 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Ps(ps) => client::ps::run(ps),
         Command::Nodes(nodes) => client::market::nodes(nodes),
         Command::Market(market) => client::market::market(market),
+        Command::Top(top) => client::top::run(top),
         Command::Logs(logs) => client::logs::run(logs),
         Command::New(new) => client::new::run(new),
         Command::Deploy(deploy) => client::deploy::deploy(deploy),

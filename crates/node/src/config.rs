@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bourse_wire::id::FunctionName;
 use bytes::Bytes;
 
 /// How a node behaves.
@@ -48,6 +49,10 @@ pub struct Config {
     pub module: ModuleConfig,
     /// Who it is among other nodes; `None`: it is alone.
     pub grid: Option<crate::GridConfig>,
+    /// The function that is told of calls which wait for capacity that nobody has; `None`: nobody is told.
+    pub on_shortage: Option<FunctionName>,
+    /// It is told when one has waited for so long.
+    pub shortage_after: Duration,
     /// What operators have deployed, as it was kept; of the node that keeps the store.
     pub deployments: Vec<crate::Deployment>,
     /// Settings of single modules.
@@ -114,6 +119,8 @@ impl Config {
             requests_max: 100_000,
             module: ModuleConfig::default(),
             grid: None,
+            on_shortage: None,
+            shortage_after: Duration::from_secs(5),
             deployments: Vec::new(),
             modules: BTreeMap::new(),
         }

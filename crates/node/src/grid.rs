@@ -16,6 +16,7 @@
 //! | `deployments` | bundles of files that operators have put on it, and who serves which |
 //! | `forwards` | the side of those that do not: what their callers want goes there |
 //! | `clients` | the side of the one that does |
+//! | `shortage` | who is told of capacity that nobody has |
 //! | `trade` | what this node sells and what it is short of |
 //!
 //! A call that is bought stays where it was accepted: its state, its locks, its nested calls, its place among others and its
@@ -29,6 +30,7 @@ mod forwards;
 mod guests;
 mod roster;
 mod runners;
+mod shortage;
 mod store;
 mod trade;
 
@@ -130,6 +132,7 @@ pub(crate) struct Grid {
     pub forwards: forwards::Forwards,
     pub catalogue: catalogue::Catalogue,
     pub deployments: deployments::Deployments,
+    shortages: shortage::Shortages,
     /// Nodes with another store, of which that was said.
     strangers: BTreeSet<NodeId>,
 }
@@ -194,6 +197,7 @@ impl Grid {
             forwards: forwards::Forwards::default(),
             catalogue: catalogue::Catalogue::default(),
             deployments: deployments::Deployments::new(config.deployments.clone()),
+            shortages: shortage::Shortages::default(),
             strangers: BTreeSet::new(),
         }
     }

@@ -48,6 +48,8 @@ pub enum Origin {
     Work(CallId),
     /// Another node, which has bought a slot of this one for it.
     Buyer(u64),
+    /// This node itself, which wants no answer.
+    Own(u64),
     /// Another node, for a caller of its own, by the number that it chose for this link.
     Node(LinkId, u64),
 }
@@ -476,6 +478,13 @@ pub enum Event {
         waited: Duration,
         /// Between the instance and the answer.
         ran: Duration,
+    },
+    /// A call goes to a slot of another node.
+    Bought {
+        /// Of this module.
+        module: String,
+        /// How long it has waited for that.
+        waited: Duration,
     },
     /// A call was refused before it was accepted.
     CallRefused {

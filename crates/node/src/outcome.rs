@@ -462,6 +462,12 @@ impl Node {
             Origin::Work(_) => unreachable!("a durable call's end is settled, not answered"),
             Origin::Buyer(_) => unreachable!("a guest's end is the buyer's business"),
             Origin::Node(link, request) => self.answer_node(link, request, answer),
+            Origin::Own(_) => {
+                if let Err(failure) = answer.result {
+                    let what = "the function that is to be told of a shortage was not called";
+                    self.note(Level::Warning, format!("{what}: {}", failure.message));
+                }
+            }
             Origin::Peer(peer, request) => {
                 if self.peers.contains_key(&peer) {
                     let (reply, payload) = crate::nested::reply(request, answer);

@@ -225,3 +225,37 @@ fn what_only_others_serve_is_published_apart() {
     let own = g.nodes[1].node.modules().find(|module| module.name == "m").expect("it is served");
     assert!(!own.elsewhere);
 }
+
+#[test]
+fn a_shortage_that_nobody_can_fill_is_told_once_in_a_while() {
+    let mut g = Grid::of((0..2).map(|n| {
+        let mut config = common::grid::grid_config(n, 1);
+        config.on_shortage = Some("ops.more".parse().unwrap());
+        config.shortage_after = common::ms(1_000);
+        config.module.queue_wait = common::ms(60_000);
+        config
+    }));
+    for node in &mut g.nodes {
+        node.save(Module::new("m", "r1").function("f", [Run(4_000), Return("done")]));
+        node.save(Module::new("ops", "r1").function("more", [Return("started")]));
+    }
+    g.run(3_000);
+    let told = |g: &Grid| -> Vec<usize> {
+        let told = |e: &&bourse_node::Event| matches!(e, bourse_node::Event::Accepted { function, first: true, .. } if function.to_string() == "ops.more");
+        g.nodes.iter().map(|n| n.events.iter().filter(told).count()).collect()
+    };
+    // 1. As many calls as there are slots: nothing is short.
+    let calls: Vec<_> = (0..2).map(|_| g.nodes[1].call("m.f")).collect();
+    answered(&mut g, 1, &calls);
+    assert_eq!(told(&g), [0, 0]);
+    // 2. Both nodes are short of the same, for a while: it is told by one call, where the store is kept.
+    let calls: Vec<Vec<_>> = (0..2).map(|n| (0..6).map(|_| g.nodes[n].call("m.f")).collect()).collect();
+    g.run(3_000);
+    assert_eq!(told(&g), [1, 0]);
+    // 3. It is told again as long as that lasts.
+    for (node, calls) in calls.iter().enumerate() {
+        answered(&mut g, node, calls);
+    }
+    assert!((1..=2).contains(&told(&g)[0]), "{:?}", told(&g));
+    quiet(&mut g);
+}

@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", slow: true, run: || problems(crate::deny::check()?) },
     Step { name: "clippy", slow: false, run: rust::clippy },
     Step { name: "rust", slow: false, run: rust::tests },
+    Step { name: "seeds", slow: true, run: rust::seeds },
     Step { name: "doc", slow: true, run: rust::doc },
     Step { name: "python", slow: false, run: python::sdk },
     Step { name: "examples", slow: true, run: python::examples },

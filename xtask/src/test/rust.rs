@@ -47,6 +47,22 @@ pub(super) fn tests() -> Result<Count> {
     read(&mut command, shown, began)
 }
 
+/// How many grids are simulated besides those among the tests, optimised.
+const GRID_SEEDS: &str = "5000";
+
+/// The grid's simulator at length.
+pub(super) fn seeds() -> Result<Count> {
+    let mut command = cargo();
+    command.args(["test", "--profile", "seeds", "--package", "bourse-sim", "--test", "grid_seeds"]);
+    command.args(["--", "--nocapture", "whatever_happens_to_the_grid"]);
+    command.env("BOURSE_GRID_SEEDS", GRID_SEEDS);
+    let shown = |line: &str| {
+        let said = line.trim_start();
+        said.starts_with("error") || said.starts_with("bourse sim --grid") || said.contains(" seeds in ")
+    };
+    read(&mut command, shown, "failures:")
+}
+
 pub(super) fn doc() -> Result<Count> {
     let mut count = read(cargo().args(["test", "--quiet", "--workspace", "--doc"]), |_| false, "failures:")?;
     let mut build = cargo();

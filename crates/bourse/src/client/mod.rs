@@ -27,6 +27,7 @@ pub(crate) mod ps;
 pub(crate) mod settings;
 pub(crate) mod store;
 mod table;
+pub(crate) mod top;
 pub(crate) mod triggers;
 
 pub(crate) use error::Error;

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use bourse_transport::Key;
 use bourse_wire::beacon;
+use bourse_wire::id::FunctionName;
 
 use super::resolve::Config;
 use super::value;
@@ -91,6 +92,10 @@ pub(super) fn check(name: &str, text: &str) -> Result<(), String> {
         "allow" => items.iter().try_for_each(|item| key(item).map(drop)),
         "discover" => items.iter().try_for_each(|item| discover(item).map(drop)),
         "grid" => grid(text),
+        "on_shortage" if !text.is_empty() => text
+            .parse::<FunctionName>()
+            .map(drop)
+            .map_err(|_| format!("{text:?} is not a function's name: write module.function")),
         "multicast" => multicast(text).map(drop),
         _ => Ok(()),
     }

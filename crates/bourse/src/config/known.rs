@@ -176,6 +176,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "what this node is, such as gpu or eu: what is deployed can ask for nodes that have a label",
     ),
+    live(
+        "on_shortage",
+        Shape::Text,
+        "",
+        "module.function that is called when calls wait for capacity that no node has, such as one that starts machines",
+    ),
+    live("shortage_after", Shape::Duration, "5s", "how long a call waits before on_shortage is called"),
     daemon("deploys", Shape::Flag, "true", "whether bundles can be deployed to this node"),
     daemon(
         "smtp",

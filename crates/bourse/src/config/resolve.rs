@@ -398,6 +398,9 @@ impl Config {
         config.drain = self.duration("drain");
         config.calls_kept = self.duration("calls_kept");
         config.interrupt_grace = self.duration("interrupt_grace");
+        // A name is checked when it is given.
+        config.on_shortage = self.text("on_shortage").parse().ok();
+        config.shortage_after = self.duration("shortage_after");
         config.module = self.module(&BTreeMap::new());
         config.modules = self.modules.iter().map(|(name, own)| (name.clone(), self.module(own))).collect();
         config

@@ -4,6 +4,7 @@
 mod bundles;
 mod elsewhere;
 mod messages;
+mod meters;
 mod modules;
 mod others;
 mod perform;
@@ -149,6 +150,7 @@ impl Driver {
         let mut found = Vec::new();
         let mut stored = Vec::with_capacity(EVENTS_PER_TURN);
         let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut looks = tokio::time::interval(METER);
         let timer = tokio::time::sleep_until(self.clock.instant(bourse_wire::time::Mono::MAX));
         tokio::pin!(timer);
         self.set_routes();
@@ -194,6 +196,7 @@ impl Driver {
                 Some(done) = self.done.recv() => self.on_done(done),
                 Some((link, request, found)) = self.looked.recv() => self.tell_looked(link, request, found),
                 () = tokio::time::sleep(SOCKETS_TICK), if matches!(self.state.stopping, Some(Stopping::Sockets(_))) => {}
+                _ = looks.tick(), if self.peers.is_some() => meters::look(&self.node),
                 _ = upkeep.tick() => logs::trim_all(&self.config.data()),
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
                 _ = terminate.recv() => self.stop("terminated"),
@@ -538,5 +541,7 @@ impl Hangup {
     }
 }
 
+/// How often it is metered how the market stands.
+const METER: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often the logs of running instances are looked at.
 const UPKEEP: std::time::Duration = std::time::Duration::from_secs(30);

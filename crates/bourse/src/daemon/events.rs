@@ -156,6 +156,10 @@ impl Meters {
                     .increment(1);
                 tracing::debug!(%function, code = failure.code, "refused: {}", failure.message);
             }
+            Event::Bought { module, waited } => {
+                metrics::histogram!("bourse_token_wait_seconds", "module" => module.clone())
+                    .record(waited.as_secs_f64());
+            }
             Event::Accepted { call, function, first } => {
                 self.of(function).accepted.increment(u64::from(*first));
                 tracing::debug!(%call, %function, "accepted");

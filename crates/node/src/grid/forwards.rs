@@ -505,7 +505,7 @@ impl Node {
         match origin {
             Origin::Gateway(ticket) => self.outputs.push_back(Output::Told { ticket, told }),
             Origin::Node(link, request) => self.tell_node(link, request, told),
-            Origin::Peer(..) | Origin::Instance(..) | Origin::Work(_) | Origin::Buyer(_) => {
+            Origin::Peer(..) | Origin::Instance(..) | Origin::Work(_) | Origin::Buyer(_) | Origin::Own(_) => {
                 unreachable!("only the gateway asks, here or at another node")
             }
         }

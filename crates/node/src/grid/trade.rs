@@ -8,6 +8,7 @@ use bourse_wire::time::Now;
 use semver::VersionReq;
 
 use crate::Node;
+use crate::message::Event;
 use crate::module::Loading;
 use crate::timers::Timer;
 
@@ -62,6 +63,8 @@ impl Node {
             }
             match self.buy(now, name, id) {
                 Some(process) => {
+                    let waited = now.mono.since(self.calls[&id].accepted);
+                    self.event(Event::Bought { module: name.to_owned(), waited });
                     self.unqueue(id);
                     self.hand(now, id, process);
                 }
@@ -72,6 +75,11 @@ impl Node {
 
     /// Tells the market how many calls wait that have waited long enough.
     pub(crate) fn tell_short(&mut self, now: Now) {
+        if self.config.on_shortage.is_some() {
+            for name in self.backlog.clone() {
+                self.look_for_shortage(now, &name);
+            }
+        }
         if !self.grid.on || (self.backlog.is_empty() && self.grid.short.is_empty()) {
             return;
         }

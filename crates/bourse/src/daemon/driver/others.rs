@@ -7,7 +7,7 @@ use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bytes::Bytes;
 
-use super::Driver;
+use super::{Driver, meters};
 use crate::daemon::discovery::{Discovery, Found};
 use crate::daemon::peers::{PeerEvent, Peers};
 
@@ -53,6 +53,7 @@ impl Driver {
             }
             PeerEvent::Frame { link, header, payload } => {
                 let link = LinkId(link);
+                let bytes = header.len() + payload.len();
                 if header.len() > header::HEADER_PLAIN_BYTES_MAX && !self.node.knows_peer(link) {
                     tracing::warn!(
                         link = link.0,
@@ -61,31 +62,10 @@ impl Driver {
                     return self.hang_up(link);
                 }
                 match header::decode::<peer::ToPeer>(header) {
-                    Ok(message) => match message.message {
-                        Some(Frame::Look(look)) if self.node.knows_peer(link) => self.on_look(link, look),
-                        Some(Frame::Looked(looked)) if self.node.knows_peer(link) => {
-                            self.on_looked(link, looked, &payload);
-                        }
-                        Some(Frame::Reach(reach)) if self.node.knows_peer(link) => {
-                            self.on_reach(link, &reach, &payload);
-                        }
-                        Some(Frame::Reached(reached)) if self.node.knows_peer(link) => {
-                            self.on_reached(link, reached);
-                        }
-                        Some(Frame::Fetch(fetch)) if self.node.knows_peer(link) => {
-                            self.on_fetch(link, &fetch)
-                        }
-                        Some(Frame::Bundle(bundle)) if self.node.knows_peer(link) => {
-                            self.on_bundle(&bundle, payload);
-                        }
-                        Some(Frame::Deploy(deploy)) if self.node.knows_peer(link) => {
-                            self.on_peer_deploy(link, deploy, payload);
-                        }
-                        Some(Frame::Deployed(deployed)) if self.node.knows_peer(link) => {
-                            self.on_deployed(link, deployed);
-                        }
-                        message => self.handle(Input::PeerFrame { link, message, payload }),
-                    },
+                    Ok(message) => {
+                        message.message.iter().for_each(|m| meters::count("in", m, bytes));
+                        self.on_peer_frame(link, message.message, payload);
+                    }
                     Err(error) => {
                         tracing::warn!(link = link.0, "the line to a node is closed: {error}");
                         self.hang_up(link);
@@ -103,6 +83,24 @@ impl Driver {
         }
     }
 
+    /// What the daemon itself is asked, or the node.
+    fn on_peer_frame(&mut self, link: LinkId, message: Option<Frame>, payload: Bytes) {
+        if !self.node.knows_peer(link) {
+            return self.handle(Input::PeerFrame { link, message, payload });
+        }
+        match message {
+            Some(Frame::Look(look)) => self.on_look(link, look),
+            Some(Frame::Looked(looked)) => self.on_looked(link, looked, &payload),
+            Some(Frame::Reach(reach)) => self.on_reach(link, &reach, &payload),
+            Some(Frame::Reached(reached)) => self.on_reached(link, reached),
+            Some(Frame::Fetch(fetch)) => self.on_fetch(link, &fetch),
+            Some(Frame::Bundle(bundle)) => self.on_bundle(&bundle, payload),
+            Some(Frame::Deploy(deploy)) => self.on_peer_deploy(link, deploy, payload),
+            Some(Frame::Deployed(deployed)) => self.on_deployed(link, deployed),
+            message => self.handle(Input::PeerFrame { link, message, payload }),
+        }
+    }
+
     pub(super) fn dial(&mut self, node: [u8; 32], address: &str) {
         if let Some(peers) = &mut self.peers {
             peers.dial(node, address);
@@ -111,7 +109,9 @@ impl Driver {
 
     pub(super) fn send_peer(&mut self, link: LinkId, message: peer::to_peer::Message, payload: Bytes) {
         let Some(peers) = &mut self.peers else { return };
-        let header = header::encode(&peer::ToPeer { message: Some(message) });
+        let message = peer::ToPeer { message: Some(message) };
+        let header = header::encode(&message);
+        message.message.iter().for_each(|m| meters::count("out", m, header.len() + payload.len()));
         if header.len() > header::HEADER_BYTES_MAX
             || peers.send(link.0, header, payload) == Err(SendError::Full)
         {
