@@ -97,6 +97,12 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// How long the call may wait for an instance, where the client said so.
     pub queue_wait: Option<Duration>,
+    /// How far it may travel; unspecified: as its function says.
+    pub horizon: v1::Horizon,
+    /// After how long capacity is asked for, where the client said so.
+    pub scale_after: Option<Duration>,
+    /// What becomes of it if there is no instance.
+    pub overflow: v1::Overflow,
     /// W3C trace context; always valid.
     pub traceparent: String,
     /// Pass-through context.

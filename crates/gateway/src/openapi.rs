@@ -40,6 +40,16 @@ pub(crate) fn document(routes: &Routes) -> Json {
                 "Timeout": term("timeout", "How long to wait for the answer: 200ms, 5s, 1m"),
                 "Delay": term("delay", "How long until the call may be run; with mode=async"),
                 "QueueWait": term("queue_wait", "How long the call may wait for an instance"),
+                "ScaleAfter": term("scale_after", "After how long capacity is asked for"),
+                "Horizon": {
+                    "name": "horizon", "in": "query",
+                    "schema": {"enum": ["process", "machine", "network", "anywhere"]},
+                    "description": "How far the call may travel from the node that accepts it",
+                },
+                "Overflow": {
+                    "name": "overflow", "in": "query", "schema": {"enum": ["queue", "reject", "remote"]},
+                    "description": "What becomes of the call if there is no instance: it waits, is refused, or capacity elsewhere is asked for at once",
+                },
                 "Mode": {
                     "name": "mode", "in": "query", "schema": {"enum": ["sync", "async"]},
                     "description": "async answers with the call's id once it is stored",

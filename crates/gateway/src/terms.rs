@@ -1,7 +1,7 @@
 //! The terms of one call: how long it may take and wait, and which version it is for.
 //!
 //! `/v1/call/…?timeout=5s&queue_wait=200ms&version=^1.2&mode=async&delay=1h`, or the headers `Bourse-Timeout`,
-//! `Bourse-Queue-Wait`, `Bourse-Delay`, `Idempotency-Key` and `Prefer: respond-async` (RFC 7240 §4.1), which routes take
+//! `Bourse-Queue-Wait`, `Bourse-Horizon`, `Bourse-Scale-After`, `Bourse-Overflow`, `Bourse-Delay`, `Idempotency-Key` and `Prefer: respond-async` (RFC 7240 §4.1), which routes take
 //! as well. The query wins. Nothing that is given is ignored, but for other preferences, which are wishes.
 
 use std::time::Duration;
@@ -19,6 +19,9 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub(crate) struct Terms {
     pub(crate) timeout: Option<Duration>,
     pub(crate) queue_wait: Option<Duration>,
+    pub(crate) horizon: v1::Horizon,
+    pub(crate) scale_after: Option<Duration>,
+    pub(crate) overflow: v1::Overflow,
     pub(crate) version: String,
     /// The client waits for the call's id only.
     pub(crate) asynchronous: bool,
@@ -34,9 +37,13 @@ impl Terms {
             let Some(value) = headers.get(name) else { return Ok(None) };
             duration(name, value.to_str().unwrap_or_default()).map(Some)
         };
+        let word = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
         Ok(Self {
             timeout: read("bourse-timeout")?,
             queue_wait: read("bourse-queue-wait")?,
+            horizon: word("bourse-horizon").map(|text| horizon(&text)).transpose()?.unwrap_or_default(),
+            scale_after: read("bourse-scale-after")?,
+            overflow: word("bourse-overflow").map(|text| overflow(&text)).transpose()?.unwrap_or_default(),
             version: String::new(),
             asynchronous: prefers_async(headers),
             idempotency_key: idempotency_key(headers)?,
@@ -54,6 +61,9 @@ impl Terms {
                 "timeout" => self.timeout = Some(duration(name, value)?),
                 "queue_wait" => self.queue_wait = Some(duration(name, value)?),
                 "delay" => self.delay = Some(duration(name, value)?),
+                "horizon" => self.horizon = horizon(value)?,
+                "scale_after" => self.scale_after = Some(duration(name, value)?),
+                "overflow" => self.overflow = overflow(value)?,
                 "version" if value.len() <= VERSION_BYTES_MAX => self.version.clone_from(value),
                 "version" => {
                     let message = format!("a version requirement has at most {VERSION_BYTES_MAX} bytes");
@@ -70,7 +80,7 @@ impl Terms {
                     return Err(Code::BadRequest
                         .because(format!("the query parameter {name:.64} means nothing here"))
                         .hint(
-                            "known ones: timeout, queue_wait, version, mode, delay; arguments go into the JSON body",
+                            "known ones: timeout, queue_wait, version, mode, delay, horizon, scale_after, overflow; arguments go into the JSON body",
                         ));
                 }
             }
@@ -116,6 +126,29 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, v1::Failure> {
         return Err(Code::BadRequest.because(message).hint("a UUID is a good one"));
     }
     Ok(key.to_owned())
+}
+
+fn horizon(text: &str) -> Result<v1::Horizon, v1::Failure> {
+    match text {
+        "process" => Ok(v1::Horizon::Process),
+        "machine" => Ok(v1::Horizon::Machine),
+        "network" => Ok(v1::Horizon::Network),
+        "anywhere" => Ok(v1::Horizon::Anywhere),
+        _ => Err(Code::BadRequest
+            .because(format!("there is no horizon {text:.32}"))
+            .hint("there are process, machine, network and anywhere")),
+    }
+}
+
+fn overflow(text: &str) -> Result<v1::Overflow, v1::Failure> {
+    match text {
+        "queue" => Ok(v1::Overflow::Queue),
+        "reject" => Ok(v1::Overflow::Reject),
+        "remote" => Ok(v1::Overflow::Remote),
+        _ => Err(Code::BadRequest.because(format!("there is no overflow {text:.32}")).hint(
+            "queue: the call waits; reject: it is refused; remote: capacity elsewhere is asked for at once",
+        )),
+    }
 }
 
 /// "5s", "200ms", "1m", "2h".
@@ -184,7 +217,18 @@ mod tests {
         let delayed = query("mode=async&delay=2h").unwrap();
         assert_eq!((delayed.delay, delayed.check()), (Some(Duration::from_secs(7_200)), Ok(())));
         assert_eq!(query("delay=2h").unwrap().check().unwrap_err().code, "bad_request");
-        for bad in ["mode=later", "timeout=soon", "n=1", "version=1&version=2"] {
+        let terms = query("horizon=machine&scale_after=5ms&overflow=reject").unwrap();
+        assert_eq!((terms.horizon, terms.overflow), (v1::Horizon::Machine, v1::Overflow::Reject));
+        assert_eq!(terms.scale_after, Some(Duration::from_millis(5)));
+        for bad in [
+            "horizon=moon",
+            "overflow=drop",
+            "scale_after=soon",
+            "mode=later",
+            "timeout=soon",
+            "n=1",
+            "version=1&version=2",
+        ] {
             assert_eq!(query(bad).unwrap_err().code, "bad_request", "{bad}");
         }
         headers.insert("bourse-queue-wait", "soon".parse().unwrap());

@@ -92,6 +92,7 @@ impl Bench {
                     delay: None,
                     trigger: None,
                     depth: 0,
+                    terms: Default::default(),
                 };
                 self.input(Input::Call { origin: Origin::Gateway(Ticket(self.ticket)), call });
                 open += 1;

@@ -22,7 +22,7 @@ use bourse_wire::v1;
 use crate::call::{Call, Phase, Place};
 use crate::grid::{Runs, Wanted};
 use crate::keys::CallKeys;
-use crate::message::{Event, NewCall, Origin};
+use crate::message::{Event, NewCall, Origin, Overflow, Terms};
 use crate::peers::Peer;
 use crate::timers::Timer;
 use crate::{Answer, Node};
@@ -175,6 +175,11 @@ impl Node {
             self.admit_host(call, parent.is_some())?;
         } else {
             self.admit_module(call, parent.is_some())?;
+        }
+        if call.terms != Terms::default() && parent.is_none() && self.is_durable(call) {
+            return Err(Code::BadRequest
+                .because("horizon, scale_after and overflow are for calls that are waited for: this one is durable")
+                .hint("leave them out, or set `horizon` as an option of the function"));
         }
         if call.timeout.is_some_and(|t| t.is_zero()) {
             return Err(Code::Timeout.because("the call's deadline is in the past"));
@@ -338,6 +343,10 @@ impl Node {
             None => config.queue_wait,
         };
         let queue_wait = new.queue_wait.or(function.and_then(|f| f.queue_wait)).unwrap_or(queue_wait);
+        let queue_wait = match new.terms.overflow {
+            Overflow::Reject => Duration::ZERO,
+            Overflow::Queue | Overflow::Remote => queue_wait,
+        };
         let deadline = now.mono + timeout.min(DURATION_MAX);
         let order = self.next_order;
         self.next_order += 1;
@@ -355,6 +364,7 @@ impl Node {
             queue_until: now.mono + queue_wait,
             root,
             trigger: new.trigger,
+            terms: new.terms,
             ancestors,
             traceparent: if new.traceparent.is_empty() { traceparent } else { new.traceparent },
             context,

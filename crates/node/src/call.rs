@@ -85,6 +85,8 @@ pub(crate) struct Call {
     pub phase: Phase,
     /// It waits, and can't be run here.
     pub is_abroad: bool,
+    /// Where it may run, and what becomes of it if that can't be at once.
+    pub terms: message::Terms,
     /// It is another node's, which has bought a slot here for it.
     pub guest: Option<Box<Guest>>,
     /// Requests of this attempt that are not answered yet.
@@ -164,6 +166,7 @@ impl Call {
             emitted_bytes: 0,
             phase: Phase::Queued,
             is_abroad: false,
+            terms: message::Terms::default(),
             guest: None,
             children: BTreeMap::new(),
             awaited: BTreeSet::new(),
@@ -234,6 +237,7 @@ impl Call {
             delay: None,
             trigger: self.trigger.clone(),
             depth: self.depth,
+            terms: self.terms,
         }
     }
 

@@ -11,6 +11,7 @@
 //! that crash or do not start make their module pause, longer each time.
 
 use bourse_wire::failure::Code;
+use bourse_wire::id::CallId;
 use bourse_wire::time::{Mono, Now};
 use bourse_wire::v1;
 use bourse_wire::v1::to_worker::Message;
@@ -53,11 +54,15 @@ impl Node {
         let instances = || revision.instances.iter().map(|p| &self.instances[p]);
         let alive = instances().filter(|i| i.counts()).count();
         let starting = instances().filter(|i| i.phase == Phase::Starting).count();
-        let due = |accepted: Mono| accepted + config.scale_after <= now.mono;
-        let waiting = module.queue.values().map(|id| self.calls[id].accepted);
+        let due_at = |id: &CallId| {
+            let call = &self.calls[id];
+            // Who asks for capacity elsewhere at once asks for none here.
+            call.accepted + call.terms.scale_after.unwrap_or(config.scale_after)
+        };
+        let waiting = module.queue.values().map(due_at);
         // Guests have slots, and their buyers have waited before.
         let guests = module.guests.len();
-        let overdue = guests + waiting.take(limit.max(1)).filter(|accepted| due(*accepted)).count();
+        let overdue = guests + waiting.take(limit.max(1)).filter(|due| *due <= now.mono).count();
         let deserved = if alive == 0 && !module.queue.is_empty() { overdue.max(1) } else { overdue };
         let (_, free, _) = self.grid.market.slots();
         let slots_free = (free as usize + guests).saturating_sub(self.starting());
@@ -68,7 +73,7 @@ impl Node {
         if overdue == 0
             && let Some(first) = module.queue.values().next()
         {
-            let at = self.calls[first].accepted + config.scale_after;
+            let at = due_at(first);
             self.timers.set_earliest(Timer::Scale(name.to_owned()), at);
         }
         for _ in 0..start {

@@ -82,8 +82,8 @@ pub use host::{HostFunction, PERFORMED_MAX, WAITED_MAX, description as host_modu
 pub use inspect::{InstanceView, ModuleView, Status};
 pub use instance::{Exit, Phase};
 pub use message::{
-    Answer, Ask, Event, Found, Input, Kind, Level, Message, Mode, NewCall, Origin, Output, PeerId, ProcessId,
-    Report, RevisionId, Success, Ticket,
+    Answer, Ask, Event, Found, Input, Kind, Level, Message, Mode, NewCall, Origin, Output, Overflow, PeerId,
+    ProcessId, Report, RevisionId, Success, Terms, Ticket,
 };
 pub use triggers::TriggerView;
 

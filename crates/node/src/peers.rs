@@ -23,7 +23,7 @@ use crate::Node;
 use crate::governor::STOP_GRACE;
 use crate::grid::Wanted;
 use crate::instance::{Instance, Phase};
-use crate::message::{Event, Level, Mode, NewCall, Origin, Output, PeerId, ProcessId, Success};
+use crate::message::{Event, Level, Mode, NewCall, Origin, Output, PeerId, ProcessId, Success, Terms};
 
 /// The other end of a connection that has said hello.
 #[derive(Clone, Copy, Debug)]
@@ -522,6 +522,7 @@ impl NewCall {
                 .because(format!("{:?} is not a function's name: write module.function", call.function)));
         };
         let some = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        let terms = Terms::new(call.horizon(), some(call.scale_after_ms), call.overflow());
         Ok(Self {
             function,
             version: call.version,
@@ -535,6 +536,7 @@ impl NewCall {
             delay: some(call.delay_ms),
             trigger: None,
             depth: 0,
+            terms,
         })
     }
 }

@@ -535,3 +535,57 @@ fn a_seed_that_is_not_there_is_told_of_once() {
     assert_eq!(g.nodes[1].node.market().nodes(g.now).len(), 2, "it was tried again and again");
     assert_eq!(told(&g), 1);
 }
+
+#[test]
+fn a_call_says_how_far_it_goes_and_what_becomes_of_it_without_an_instance() {
+    use bourse_node::market::Horizon;
+    use bourse_node::{Overflow, Terms};
+    let mut g = grid(&[1, 2]);
+    let with = |g: &mut Grid, terms: Terms| g.nodes[0].call_with("m.f", "200", |call| call.terms = terms);
+    // 1. The one slot is taken: this one may go elsewhere, that one may not.
+    let first = g.nodes[0].call_with("m.f", "200", |_| {});
+    g.run(5);
+    let near = with(&mut g, Terms { horizon: Some(Horizon::Process), ..Terms::default() });
+    let far = with(&mut g, Terms { horizon: Some(Horizon::Anywhere), ..Terms::default() });
+    let began = g.now;
+    g.until("it goes elsewhere while the one before it waits", |g| ran(g, "f") == [1, 1]);
+    answered(&mut g, 0, &[far, first, near]);
+    assert_eq!(ran(&g, "f"), [2, 1]);
+    assert!(g.now.since(began) >= ms(350), "{:?}", g.now.since(began));
+    // 2. Refused at once.
+    let first = g.nodes[0].call_with("m.f", "200", |_| {});
+    g.run(5);
+    let here = Some(Horizon::Process);
+    let refused = with(&mut g, Terms { horizon: here, overflow: Overflow::Reject, ..Terms::default() });
+    g.run(1);
+    assert_eq!(g.nodes[0].code(refused), "no_capacity");
+    answered(&mut g, 0, &[first]);
+    let taken = with(&mut g, Terms { overflow: Overflow::Reject, ..Terms::default() });
+    answered(&mut g, 0, &[taken]);
+    assert_eq!(g.nodes[0].ok(taken), "done", "where there is an instance it runs");
+    // 3. Capacity elsewhere is asked for late, or at once. What was bought before has been given back.
+    g.run(70_000);
+    for (terms, least, most) in [
+        (Terms { scale_after: Some(ms(100)), ..Terms::default() }, 100, 500),
+        (Terms { overflow: Overflow::Remote, ..Terms::default() }, 0, 60),
+    ] {
+        let first = g.nodes[0].call_with("m.f", "1000", |_| {});
+        g.run(5);
+        let before = g.now;
+        let ran_before = ran(&g, "f")[1];
+        let other = with(&mut g, terms);
+        g.until("it runs elsewhere", |g| ran(g, "f")[1] > ran_before);
+        let waited = u64::try_from(g.now.since(before).as_millis()).unwrap();
+        assert!((least..=most).contains(&waited), "{terms:?}: {waited} ms");
+        answered(&mut g, 0, &[first, other]);
+        g.run(70_000);
+    }
+    // 4. Not for what is durable.
+    let durable = g.nodes[0].call_with("m.f", "1", |call| {
+        call.mode = Mode::Async;
+        call.terms.overflow = Overflow::Remote;
+    });
+    answered(&mut g, 0, &[durable]);
+    assert_eq!(g.nodes[0].code(durable), "bad_request");
+    quiet(&mut g);
+}

@@ -180,6 +180,7 @@ impl World {
             delay: Some(self.stage.plan(plan).delay_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
             trigger: None,
             depth: 0,
+            terms: Default::default(),
         };
         self.stage.makes(plan, self.clock.at(), self.clock.ahead_ms());
         self.say(1, || format!("gateway -> node  {mode:?} call {} of plan {plan} {key}", ticket.0));

@@ -12,6 +12,7 @@ import zmq
 import bourse
 from bourse import _messages as messages
 from bourse import _values as values
+from bourse._calls import Target
 
 
 class Daemon(threading.Thread):
@@ -177,3 +178,15 @@ def test_async_client(daemon):
                 client.function("m.f").call(1)
 
     asyncio.run(body())
+
+
+def test_where_a_call_may_run_is_said_in_words():
+    target = Target("m.f").options(horizon="machine", scale_after="5ms", overflow="remote")
+    call = target._message.call
+    assert (call.horizon, call.scale_after_ms, call.overflow) == (2, 5, 2)
+    call = Target("m.f").options(overflow="queue")._message.call
+    assert (call.horizon, call.scale_after_ms, call.overflow) == (0, 0, 0)
+    with pytest.raises(ValueError, match="is no horizon: it is one of process, machine, network, anywhere"):
+        Target("m.f").options(horizon="moon")
+    with pytest.raises(ValueError, match="is no overflow"):
+        Target("m.f").options(overflow="drop")

@@ -77,9 +77,15 @@ pub(super) struct Target {
     /// With --async: do not run it before this time is over, such as 30s or 2h
     #[arg(long, value_name = "TIME", requires = "asynchronous")]
     delay: Option<String>,
-    /// Not supported yet
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "")]
+    /// How far it may travel from the node asked [default: as the function says]
+    #[arg(long, value_parser = ["process", "machine", "network", "anywhere"])]
     horizon: Option<String>,
+    /// After how long capacity elsewhere is asked for [default: as is set]
+    #[arg(long, value_name = "TIME")]
+    scale_after: Option<String>,
+    /// If there is no instance: wait, be refused, or ask elsewhere at once
+    #[arg(long, value_parser = ["queue", "reject", "remote"])]
+    overflow: Option<String>,
 }
 
 impl Target {
@@ -90,12 +96,6 @@ impl Target {
 
     /// The path of its calls.
     pub(super) fn path(&self) -> Result<String, Error> {
-        if self.horizon.is_some() {
-            return Err(Error::Usage(
-                "--horizon is not supported yet\n  hint: leave it out: every call stays on this machine"
-                    .to_owned(),
-            ));
-        }
         if !self
             .function
             .split_once('.')
@@ -111,6 +111,9 @@ impl Target {
             ("timeout", &self.timeout),
             ("queue_wait", &self.queue_wait),
             ("version", &self.version),
+            ("horizon", &self.horizon),
+            ("scale_after", &self.scale_after),
+            ("overflow", &self.overflow),
             ("mode", &mode),
             ("delay", &self.delay),
         ];

@@ -23,7 +23,7 @@ use bourse_durable::{StoreAnswer, Token};
 use bourse_gateway::{Event as HttpEvent, Gateway, Held, Inspect, Listing, Standing};
 use bourse_node::{
     Ask, Exit, Input, LinkId, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report, RevisionId,
-    Ticket,
+    Terms, Ticket,
 };
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
 use bourse_wire::failure::Code;
@@ -326,6 +326,7 @@ impl Driver {
                     delay: call.delay,
                     trigger: call.trigger.map(|trigger| *trigger),
                     depth: 0,
+                    terms: Terms::new(call.horizon, call.scale_after, call.overflow),
                 };
                 self.handle(Input::Call { origin: Origin::Gateway(ticket), call });
             }

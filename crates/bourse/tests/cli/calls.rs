@@ -109,7 +109,8 @@ fn failures_are_told_and_have_exit_statuses() {
         (&["shop.price", "tea"], "hint: write name=tea, or '[\"tea\"]'"),
         (&["shop.price", "item=a", "item=b"], "item is given twice"),
         (&["shop.price", "@nowhere"], "nowhere cannot be read"),
-        (&["shop.price", "--horizon", "machine"], "--horizon is not supported yet"),
+        (&["shop.price", "--horizon", "moon"], "invalid value 'moon'"),
+        (&["shop.price", "--overflow", "drop"], "invalid value 'drop'"),
         (&["shop.price", "--retries", "3"], "unexpected argument"),
     ] {
         call(arguments).exits(2).says(says);

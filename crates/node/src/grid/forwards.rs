@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bourse_durable::work::Seen;
 use bourse_market::LinkId;
+use bourse_market::name::Horizon;
 use bourse_wire::failure::Code;
 use bourse_wire::id::{CallId, FunctionName};
 use bourse_wire::options::Channel;
@@ -35,7 +36,7 @@ use bourse_wire::v1;
 use bytes::Bytes;
 
 use crate::host::HostFunction;
-use crate::message::{Ask, Message, Mode, NewCall, Origin, Output, Success, Ticket};
+use crate::message::{Ask, Message, Mode, NewCall, Origin, Output, Overflow, Success, Ticket};
 use crate::timers::Timer;
 use crate::{Answer, Node};
 
@@ -158,6 +159,19 @@ impl NewCall {
             },
             idempotency_key: self.idempotency_key.clone(),
             delay_ms: ms(self.delay),
+            horizon: match self.terms.horizon {
+                None => v1::Horizon::Unspecified.into(),
+                Some(Horizon::Process) => v1::Horizon::Process.into(),
+                Some(Horizon::Machine) => v1::Horizon::Machine.into(),
+                Some(Horizon::Network) => v1::Horizon::Network.into(),
+                Some(Horizon::Anywhere) => v1::Horizon::Anywhere.into(),
+            },
+            scale_after_ms: ms(self.terms.scale_after),
+            overflow: match self.terms.overflow {
+                Overflow::Queue => v1::Overflow::Queue.into(),
+                Overflow::Reject => v1::Overflow::Reject.into(),
+                Overflow::Remote => v1::Overflow::Remote.into(),
+            },
             ..Default::default()
         }
     }

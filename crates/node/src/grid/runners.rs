@@ -82,7 +82,10 @@ impl Node {
 
     /// How far a call may travel.
     pub(crate) fn farthest(&self, id: CallId) -> Horizon {
-        self.function_of(&self.calls[&id].function).and_then(|f| f.horizon).unwrap_or(Horizon::Anywhere)
+        let call = &self.calls[&id];
+        let of_function =
+            self.function_of(&call.function).and_then(|f| f.horizon).unwrap_or(Horizon::Anywhere);
+        call.terms.horizon.map_or(of_function, |horizon| horizon.min(of_function))
     }
 
     /// Which versions a call may run on.

@@ -73,6 +73,7 @@ impl Node {
             delay: None,
             trigger: None,
             depth: 0,
+            terms: Default::default(),
         };
         self.on_call(now, Origin::Own(self.grid.shortages.asked), call);
     }

@@ -108,7 +108,10 @@ impl Node {
             for id in module.abroad.values().chain(module.queue.values()).take(LOOKED_AT_MAX) {
                 let call = &self.calls[id];
                 // Nothing is to be waited for where nothing here can run it.
-                let due = if call.is_abroad { call.accepted } else { call.accepted + scale_after };
+                let due = match call.is_abroad {
+                    true => call.accepted,
+                    false => call.accepted + call.terms.scale_after(scale_after),
+                };
                 if self.farthest(*id) <= Horizon::Process {
                     continue;
                 }

@@ -159,6 +159,7 @@ impl Node {
             idempotency_key: String::new(),
             delay: None,
             depth: 0,
+            terms: Default::default(),
             trigger: Some(v1::Trigger {
                 kind: "cron".to_owned(),
                 name: cron.line.clone(),

@@ -360,6 +360,7 @@ impl Message {
                 facts: BTreeMap::new(),
             }),
             depth: 0,
+            terms: Default::default(),
         }
     }
 }

@@ -226,6 +226,7 @@ impl World {
             delay: None,
             trigger: None,
             depth: 0,
+            terms: Default::default(),
         };
         change(&mut call);
         self.trace.line(self.now, &format!("gateway -> node  call {} {function}({argument})", ticket.0));

@@ -155,6 +155,21 @@ class Publication(Future[list[str]]):
         return list(published["calls"])
 
 
+#: How far a call may travel, as the protocol numbers it.
+HORIZONS = ("process", "machine", "network", "anywhere")
+#: What becomes of a call for which there is no instance.
+OVERFLOWS = ("reject", "remote")
+
+
+def chosen(name: str, given: Optional[str], known: tuple[str, ...]) -> int:
+    """The number of a word, from 1; 0 for none."""
+    if given is None or (name == "overflow" and given == "queue"):
+        return 0
+    if given not in known:
+        raise ValueError(f"{given!r} is no {name}: it is one of {', '.join(known)}")
+    return known.index(given) + 1
+
+
 class Target(Generic[R]):
     """A function by its name, with the options of the calls that are made through it."""
 
@@ -168,6 +183,9 @@ class Target(Generic[R]):
         version: str = "",
         idempotency_key: Optional[str] = None,
         delay: Optional[Duration] = None,
+        horizon: Optional[str] = None,
+        scale_after: Optional[Duration] = None,
+        overflow: Optional[str] = None,
         caller: Optional[Caller] = None,
     ) -> None:
         self._name = name
@@ -180,6 +198,9 @@ class Target(Generic[R]):
         call.queue_wait_ms = milliseconds(queue_wait)
         call.delay_ms = milliseconds(delay)
         call.version = version
+        call.horizon = chosen("horizon", horizon, HORIZONS)
+        call.scale_after_ms = milliseconds(scale_after)
+        call.overflow = chosen("overflow", overflow, OVERFLOWS)
         for key, value in (context or {}).items():
             call.context[key] = value
         if idempotency_key is not None:
@@ -234,8 +255,16 @@ class Target(Generic[R]):
         version: str = "",
         idempotency_key: Optional[str] = None,
         delay: Optional[Duration] = None,
+        horizon: Optional[str] = None,
+        scale_after: Optional[Duration] = None,
+        overflow: Optional[str] = None,
     ) -> Target[R]:
         """The same function with other options: seconds or "200ms", and pass-through context.
+
+        `horizon`: how far the call may travel from the node that accepts it: "process", "machine", "network", "anywhere".
+        `scale_after`: after how long capacity elsewhere is asked for. `overflow`: what becomes of the call if there is no
+        instance: it waits ("queue"), is refused ("reject"), or capacity elsewhere is asked for at once ("remote"). These three
+        are not for durable calls.
 
         `delay`: for `start`: the call is accepted at once, and not run before that is over.
 
@@ -250,6 +279,9 @@ class Target(Generic[R]):
             version=version,
             idempotency_key=idempotency_key,
             delay=delay,
+            horizon=horizon,
+            scale_after=scale_after,
+            overflow=overflow,
             caller=self._caller,
         )
 
