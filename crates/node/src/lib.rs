@@ -59,6 +59,7 @@ mod peers;
 mod routing;
 mod state;
 mod tail;
+mod terms;
 mod throttle;
 mod timers;
 mod triggers;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bourse_durable as durable;
 use bourse_durable::work::Seen;
 use bourse_market::links::LinkId;
-use bourse_market::name::Horizon;
 use bourse_market::roster::Entry;
 use bourse_market::store::GridStore;
 use bourse_wire::id::{Attempt, CallId, FunctionName};
@@ -19,6 +18,7 @@ use crate::config::Config;
 use crate::grid::{Deployment, Digest};
 use crate::host::HostFunction;
 use crate::instance::Exit;
+pub use crate::terms::{Overflow, Terms};
 
 /// A connection, as the transport numbers them. Never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,58 +109,6 @@ pub struct NewCall {
     pub depth: u32,
     /// Where it may run, and what becomes of it if that can't be at once.
     pub terms: Terms,
-}
-
-/// Where a call may run, and what becomes of it if that can't be at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// How far it may travel; `None`: as far as its function.
-    pub horizon: Option<Horizon>,
-    /// Capacity is asked for when it has waited for so long; `None`: as is set for the module.
-    pub scale_after: Option<Duration>,
-    /// What becomes of it if there is no instance.
-    pub overflow: Overflow,
-}
-
-/// What becomes of a call for which there is no instance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// It waits.
-    #[default]
-    Queue,
-    /// It is refused.
-    Reject,
-    /// It waits, and capacity elsewhere is asked for at once.
-    Remote,
-}
-
-impl Terms {
-    /// As the worker protocol has them.
-    pub fn new(horizon: v1::Horizon, scale_after: Option<Duration>, overflow: v1::Overflow) -> Self {
-        Self {
-            horizon: match horizon {
-                v1::Horizon::Unspecified => None,
-                v1::Horizon::Process => Some(Horizon::Process),
-                v1::Horizon::Machine => Some(Horizon::Machine),
-                v1::Horizon::Network => Some(Horizon::Network),
-                v1::Horizon::Anywhere => Some(Horizon::Anywhere),
-            },
-            scale_after,
-            overflow: match overflow {
-                v1::Overflow::Queue => Overflow::Queue,
-                v1::Overflow::Reject => Overflow::Reject,
-                v1::Overflow::Remote => Overflow::Remote,
-            },
-        }
-    }
-
-    /// After how long capacity is asked for.
-    pub(crate) fn scale_after(&self, otherwise: Duration) -> Duration {
-        match self.overflow {
-            Overflow::Remote => Duration::ZERO,
-            Overflow::Queue | Overflow::Reject => self.scale_after.unwrap_or(otherwise),
-        }
-    }
 }
 
 /// A message that somebody publishes.
