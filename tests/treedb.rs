@@ -278,7 +278,8 @@ fn what_an_instance_leaves_behind_ends_with_it() {
     .up();
     let instance = daemon.call("stray.stray", serde_json::json!({})).ok();
     let instance = i32::try_from(instance.as_i64().expect("a number")).expect("a process id");
-    wait_for("everything is there", || daemon.processes().len() == 5);
+    // The daemon, the keeper, the template and its spare; the instance and the stray.
+    wait_for("everything is there", || daemon.processes().len() == 6);
     signal(instance, Signal::KILL);
-    wait_for("the stray is gone as well", || daemon.processes().len() == 3);
+    wait_for("the stray is gone as well", || daemon.processes().len() == 4);
 }
