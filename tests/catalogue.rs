@@ -73,7 +73,13 @@ fn nodes_without_a_file_serve_all_that_others_do() {
         assert!(metrics.contains(name), "{name}: {metrics}");
     }
     let top = works(&["top", "--every", "100ms", "-C", &served(&nodes[1])]);
-    assert!(top.contains("on other nodes") && top.contains("CALLS/S") && top.contains("this one"), "{top}");
+    assert!(
+        top.contains("on other nodes")
+            && top.contains("CALLS/S")
+            && top.contains("this one")
+            && !top.contains("-0"),
+        "{top}"
+    );
     let top = works(&["top", "--every", "100ms", "--times", "2", "--json", "-C", &served(&nodes[1])]);
     assert_eq!(top.lines().count(), 2, "{top}");
     // 3. A new version is known to all as soon as it is there; no one starts again.

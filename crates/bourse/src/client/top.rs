@@ -165,12 +165,13 @@ fn show(url: &str, seen: &Value, is_live: bool) -> io::Result<()> {
 fn draw(out: &mut Vec<u8>, url: &str, seen: &Value) -> io::Result<()> {
     let (status, market) = (&seen["status"], &seen["market"]);
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let whole = |value: &Value| value.as_u64().unwrap_or(0);
     let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let short = |value: &Value| text(value).chars().take(8).collect::<String>();
     let (running, most) = (number(&status["running"]), number(&status["running_max"]));
-    let sold: f64 = items(&market["sold"]).iter().map(|channel| number(&channel["running"])).sum();
-    let bought: f64 = items(&market["bought"]).iter().map(|channel| number(&channel["running"])).sum();
+    let sold: u64 = items(&market["sold"]).iter().map(|channel| whole(&channel["running"])).sum();
+    let bought: u64 = items(&market["bought"]).iter().map(|channel| whole(&channel["running"])).sum();
     writeln!(out, "{HEAD}{}{HEAD:#} at {url}", text(&status["folder"]))?;
     writeln!(
         out,
@@ -220,9 +221,9 @@ fn draw(out: &mut Vec<u8>, url: &str, seen: &Value) -> io::Result<()> {
         writeln!(out)?;
         let mut table = Table::new(["NODE", "ADDRESS", "SOLD TO IT", "BOUGHT FROM IT", "LAST HEARD"]);
         for node in nodes {
-            let with = |side: &str| -> f64 {
+            let with = |side: &str| -> u64 {
                 let channels = items(&market[side]);
-                channels.iter().filter(|c| c["node"] == node["key"]).map(|c| number(&c["running"])).sum()
+                channels.iter().filter(|c| c["node"] == node["key"]).map(|c| whole(&c["running"])).sum()
             };
             let (style, heard) = match (node["this"] == true, node["heard_ms_ago"].as_f64()) {
                 (true, _) => (GOOD, "this one".to_owned()),
