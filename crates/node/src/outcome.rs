@@ -124,6 +124,9 @@ impl Node {
                     .hint("start calls of the next function instead"),
             ),
             (None, _) if !result.writes.is_empty() && !self.keeps_store() => {
+                // No instance has it any more.
+                let call = self.calls.get_mut(&id).expect("it was there above");
+                call.phase = Phase::Committing { result: Success::default(), ran };
                 self.durable.abandon(layer);
                 self.forward_begun(now, id);
                 self.forget(id);

@@ -120,6 +120,23 @@ fn a_call_that_only_writes_goes_there_too() {
 }
 
 #[test]
+fn one_that_runs_elsewhere_and_turns_out_to_need_it_goes_there() {
+    // Both of the node's kinds: one that reads in the middle, and one that only writes at its end.
+    for function in ["m.count", "m.blind"] {
+        let mut g = grid(3);
+        let busy = g.nodes[1].call_with("m.f", "3000", |_| {});
+        g.run(5);
+        let before = (0..3).map(|n| g.nodes[n].invoked.len()).collect::<Vec<_>>();
+        let call = g.nodes[1].call(function);
+        answered(&mut g, 1, &[call]);
+        assert!(["1", "written"].contains(&g.nodes[1].ok(call).as_str()));
+        assert_eq!(g.nodes[1].invoked.len(), before[1], "its slot was taken");
+        answered(&mut g, 1, &[busy]);
+        quiet(&mut g);
+    }
+}
+
+#[test]
 fn nested_calls_that_need_it_go_there_from_the_middle_of_a_tree() {
     let mut g = grid(2);
     assert_eq!(ok(&mut g, 1, "m.deep"), "3", "1 and 2");

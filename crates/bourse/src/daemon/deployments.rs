@@ -108,11 +108,11 @@ pub(super) fn keep_served(data: &Path, served: &[(&str, Digest)]) -> anyhow::Res
     files::write_private(&data.join(DEPLOYED_FOLDER).join(SERVED_FILE), &text)
 }
 
-/// Removes the files of a deployment, but for those of this bundle.
-pub(super) fn clear(data: &Path, name: &str, but: Option<Digest>) {
-    let but = but.map(|digest| hex(&digest));
+/// Removes the files of a deployment, but for those of these bundles.
+pub(super) fn clear(data: &Path, name: &str, but: &[Digest]) {
+    let but: Vec<String> = but.iter().map(hex).collect();
     for entry in fs::read_dir(data.join(DEPLOYED_FOLDER).join(name)).into_iter().flatten().flatten() {
-        if but.as_ref().is_none_or(|but| entry.file_name() != **but) {
+        if but.iter().all(|but| entry.file_name() != **but) {
             // One that stays takes room, and no more.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -191,7 +191,7 @@ mod tests {
         }
         keep_served(data, &[("shop", [2; 32]), ("gone", [1; 32])]).unwrap();
         assert_eq!(served(data), [("shop".to_owned(), [2; 32])]);
-        clear(data, "shop", Some([2; 32]));
+        clear(data, "shop", &[[2; 32]]);
         assert!(!folder(data, "shop", [1; 32]).exists() && folder(data, "shop", [2; 32]).exists());
         for bad in ["", "../x", "a/b", "ä", &"x".repeat(101)] {
             assert!(!is_name(bad), "{bad}");

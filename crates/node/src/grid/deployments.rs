@@ -245,6 +245,10 @@ impl Node {
             }
         };
         all.insert(name.to_owned(), changed);
+        // All are told again, also those that could not have it the last time.
+        self.grid.deployments.nodes.values_mut().for_each(|shelf| shelf.assigned = None);
+        self.grid.deployments.assigned_here.clear();
+        let all = &self.grid.deployments.all;
         let kept = all.values().flatten().cloned().collect();
         self.outputs.push_back(Output::Deployments(kept));
         self.grid.deployments.stale = true;
@@ -270,6 +274,7 @@ impl Node {
 
     /// What can be put on this node, and what has been.
     pub fn set_stock(&mut self, now: Now, labels: Vec<String>, closed: bool, items: &[Stocked]) {
+        self.begin_grid(now);
         let own = peer::Stock { labels, closed, items: items.iter().map(item_to_wire).collect() };
         if own != self.grid.deployments.own {
             self.grid.deployments.own = own;

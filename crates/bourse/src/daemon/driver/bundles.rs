@@ -50,6 +50,8 @@ pub(super) struct Bundles {
 
 struct Wanted {
     digest: Digest,
+    /// What was served before: calls may still be running on its files.
+    before: Option<Digest>,
     stage: Stage,
     /// It is served, or was until now.
     is_kept: bool,
@@ -76,7 +78,7 @@ impl Driver {
             self.state
                 .bundles
                 .wanted
-                .insert(name.clone(), Wanted { digest, stage: Stage::Loading, is_kept: true });
+                .insert(name.clone(), Wanted { digest, before: None, stage: Stage::Loading, is_kept: true });
             self.serve_bundle(&name, digest);
         }
         self.tell_stock();
@@ -92,12 +94,18 @@ impl Driver {
                 }
                 continue;
             };
-            if known.is_some_and(|known| known.digest == digest && known.stage != Stage::Fetching) {
+            // One that failed is tried again: it was deployed again, or the node that keeps it is back.
+            let is_open = |known: &Wanted| matches!(known.stage, Stage::Fetching | Stage::Failed(_));
+            if known.is_some_and(|known| known.digest == digest && !is_open(known)) {
                 continue;
             }
             let is_kept = known.is_some_and(|known| known.digest == digest && known.is_kept);
+            let before = known.and_then(|known| match known.digest == digest || !known.is_kept {
+                true => known.before,
+                false => Some(known.digest),
+            });
             if deployments::folder(&self.config.data(), &name, digest).is_dir() {
-                let wanted = Wanted { digest, stage: Stage::Loading, is_kept };
+                let wanted = Wanted { digest, before, stage: Stage::Loading, is_kept };
                 self.state.bundles.wanted.insert(name.clone(), wanted);
                 self.serve_bundle(&name, digest);
                 continue;
@@ -105,7 +113,7 @@ impl Driver {
             self.state
                 .bundles
                 .wanted
-                .insert(name.clone(), Wanted { digest, stage: Stage::Fetching, is_kept });
+                .insert(name.clone(), Wanted { digest, before, stage: Stage::Fetching, is_kept });
             match self.node.link_with_keeper(self.clock.now()) {
                 None => {
                     let file = deployments::bundle(&self.config.data(), digest);
@@ -134,6 +142,9 @@ impl Driver {
         tokio::task::spawn_blocking(move || {
             let result = (|| {
                 let bytes = read().map_err(|e| e.to_string())?;
+                if bytes.is_empty() {
+                    return Err("the node that keeps the deployments does not have it".to_owned());
+                }
                 if bundle::digest(&bytes) != digest {
                     return Err("what came is another bundle than was asked for".to_owned());
                 }
@@ -207,6 +218,11 @@ impl Driver {
         let root = deployments::folder(&self.config.data(), name, digest);
         let places = Places { root, ..self.places.clone() };
         let source = Source::Bundle(name.to_owned(), digest);
+        if let Some(known) = self.sources.get(&source) {
+            // It is looked at once more; until then what was found there stays.
+            known.deployer.send(ToDeployer::Look).ok();
+            return;
+        }
         match deploy::start(source.clone(), places, self.from_deployers.clone()) {
             Ok(deployer) => {
                 deployer.send(ToDeployer::Look).ok();
@@ -227,7 +243,7 @@ impl Driver {
         self.sources.retain(|source, _| !matches!(source, Source::Bundle(of, _) if of == name));
         self.keep_served();
         self.deploy_all();
-        deployments::clear(&self.config.data(), name, None);
+        deployments::clear(&self.config.data(), name, &[]);
     }
 
     /// All modules that there are: those of the folder, and those of bundles which that does not have.
@@ -318,13 +334,15 @@ impl Driver {
 
     /// Keeps what is served, and nothing that was before.
     fn keep_served(&self) {
-        let kept = self.state.bundles.wanted.iter().filter(|(_, wanted)| wanted.is_kept);
-        let kept: Vec<(&str, Digest)> = kept.map(|(name, wanted)| (name.as_str(), wanted.digest)).collect();
-        if let Err(error) = deployments::keep_served(&self.config.data(), &kept) {
+        let kept = || self.state.bundles.wanted.iter().filter(|(_, wanted)| wanted.is_kept);
+        let served: Vec<(&str, Digest)> =
+            kept().map(|(name, wanted)| (name.as_str(), wanted.digest)).collect();
+        if let Err(error) = deployments::keep_served(&self.config.data(), &served) {
             tracing::error!("{error:#}; what is deployed is fetched again when this node starts again");
         }
-        for (name, digest) in kept {
-            deployments::clear(&self.config.data(), name, Some(digest));
+        for (name, wanted) in kept() {
+            let but: Vec<Digest> = wanted.before.into_iter().chain([wanted.digest]).collect();
+            deployments::clear(&self.config.data(), name, &but);
         }
     }
 
