@@ -73,7 +73,12 @@ fn a_file_is_deployed_to_all_nodes_changed_and_taken_back() {
     let listed = works(&["deployments", "-C", &served(&nodes[2])]);
     assert_eq!(listed.matches("failed: ").count(), 3, "{listed}");
     let told = bourse(&["deploy", &file, "-C", &folder]);
-    assert!(told.err.contains("3 of 3 nodes could not load it"), "the same once more: {}{}", told.out, told.err);
+    assert!(
+        told.err.contains("3 of 3 nodes could not load it"),
+        "the same once more: {}{}",
+        told.out,
+        told.err
+    );
     // 4. Back to what served.
     works(&["rollback", "shop", "-C", &folder]);
     assert!(nodes.iter().all(|node| price(node) == json!("1.1.0")));
