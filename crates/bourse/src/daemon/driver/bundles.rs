@@ -86,9 +86,11 @@ impl Driver {
 
     /// What is to be served here.
     pub(super) fn on_assigned(&mut self, items: Vec<(String, Option<Digest>)>) {
-        for (name, digest) in items {
+        let takes = self.config.flag("deploys");
+        // A name becomes that of a folder: what another node says is not believed.
+        for (name, digest) in items.into_iter().filter(|(name, _)| deployments::is_name(name)) {
             let known = self.state.bundles.wanted.get(&name);
-            let Some(digest) = digest else {
+            let Some(digest) = digest.filter(|_| takes) else {
                 if known.is_some() {
                     self.drop_bundle(&name);
                 }
