@@ -3,7 +3,7 @@
 //! ```text
 //! transport -> node: PeerOpened, PeerFrame, PeerClosed, NotReached     node -> transport: Dial, PeerSend, PeerClose
 //! discovery -> node: Seed, SeedGone
-//! peer <-> node:     hello, then the market's messages, and run, to_runner, from_runner
+//! peer <-> node:     hello, then the market's messages, and run, to_runner, from_runner; store, forward, modules, stock, …
 //! ```
 //!
 //! | file | is |
