@@ -116,10 +116,19 @@ fn call(target: &Target) -> Json {
             "type": "object", "properties": {"id": {"type": "string", "format": "uuid"}}, "required": ["id"],
         }}},
     });
-    operation["parameters"] = ["Timeout", "QueueWait", "Delay", "Version", "Mode", "IdempotencyKey"]
-        .map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
-        .to_vec()
-        .into();
+    const TERMS: [&str; 9] = [
+        "Timeout",
+        "QueueWait",
+        "ScaleAfter",
+        "Horizon",
+        "Overflow",
+        "Delay",
+        "Version",
+        "Mode",
+        "IdempotencyKey",
+    ];
+    operation["parameters"] =
+        TERMS.map(|name| json!({"$ref": format!("#/components/parameters/{name}")})).to_vec().into();
     operation["requestBody"] = arguments(target.signature.parameters.iter());
     operation
 }

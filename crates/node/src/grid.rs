@@ -426,6 +426,7 @@ impl Node {
         );
         self.grid.links.insert(link, Link::Open { node: contact.id });
         self.grid.market.handle(now.mono, market::Input::Linked { link, contact });
+        self.offer_store(now);
         self.answer_store(link, hello.store);
         self.forward_again(now);
     }

@@ -370,6 +370,20 @@ fn one_that_is_to_join_waits_until_it_knows() {
 }
 
 #[test]
+fn of_two_that_are_to_join_each_other_one_keeps_it() {
+    let mut g = with(2, |n, config| {
+        let grid = config.grid.as_mut().unwrap();
+        grid.store = Some(OwnStore { id: [9 + u8::try_from(n).unwrap(); 16], used: false, offered: false });
+        grid.seeds = vec![(key(1 - n), format!("n{}:7071", 1 - n))];
+    });
+    assert_eq!(keeper(&g, 0), keeper(&g, 1));
+    assert!(keeper(&g, 0).is_some());
+    assert_eq!(ok(&mut g, 0, "m.count"), "1");
+    assert_eq!(ok(&mut g, 1, "m.count"), "2");
+    quiet(&mut g);
+}
+
+#[test]
 fn whenever_the_keeper_dies_nobody_is_told_what_is_not_so() {
     for at in 0..40 {
         let mut g = grid(2);

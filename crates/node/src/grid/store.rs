@@ -31,7 +31,7 @@ pub struct OwnStore {
     pub id: [u8; 16],
     /// There are calls or state in it.
     pub used: bool,
-    /// It is offered to the grid from the start. Else this node waits until it hears of another, or is told to.
+    /// It is offered to the grid from the start. Else this node waits until it has met another, which may know of one.
     pub offered: bool,
 }
 
@@ -58,6 +58,16 @@ impl Known {
 }
 
 impl Node {
+    /// A node is there that knows of no store either: nothing is to be waited for any more.
+    pub(super) fn offer_store(&mut self, now: Now) {
+        if self.grid_store().is_none()
+            && let Some(own) = &mut self.grid.known.own
+        {
+            own.offered = true;
+            self.begin_store(now);
+        }
+    }
+
     /// Whether accepted calls and state are kept here.
     pub(crate) fn keeps_store(&self) -> bool {
         !self.grid.on || self.grid_store().is_some_and(|store| store.is_kept_by(self.grid.me.id))
