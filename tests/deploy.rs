@@ -181,6 +181,10 @@ fn a_folder_of_modules_is_deployed_to_one_daemon_alone() {
     assert_eq!(daemon.call("oven.bake", json!({"what": "bread"})).ok(), json!("warm bread"));
     assert_eq!(daemon.call("till.ring", json!({})).ok(), json!(1));
     assert_eq!(daemon.call("own.f", json!({})).ok(), json!(1), "the folder's own are served beside it");
+    // What is no bundle takes nobody's place.
+    let refused = daemon.post("/v1/deployments/bakery", b"nonsense");
+    refused.problem(400, "bad_request");
+    assert_eq!(daemon.call("till.ring", json!({})).ok(), json!(2));
     // What can't be deployed says why.
     let refused = fails(&["deploy", &text(&folder.join("nothing.py")), "-C", &served]);
     assert!(refused.contains("cannot be read"), "{refused}");

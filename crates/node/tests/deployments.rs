@@ -41,6 +41,14 @@ fn change(g: &mut Grid, name: &str, change: DeployChange) -> Result<(), String> 
     result.map_err(|failure| failure.code)
 }
 
+/// The same, without waiting until all have heard.
+fn change_at_once(g: &mut Grid, name: &str, change: DeployChange) -> Result<(), String> {
+    let at = now(g);
+    let result = g.nodes[0].node.change_deployments(at, name, change);
+    g.nodes[0].carry_out();
+    result.map_err(|failure| failure.code)
+}
+
 fn put(digest: Digest) -> DeployChange {
     DeployChange::Put { digest, count: None, labels: Vec::new(), canary: None }
 }
@@ -69,6 +77,11 @@ fn all_nodes_are_told_and_told_of_changes() {
     assert_eq!(told(&g, "shop"), [Some(A); 3]);
     change(&mut g, "shop", DeployChange::Rollback).unwrap();
     assert_eq!(told(&g, "shop"), [Some(B); 3]);
+    let times = |g: &Grid| g.nodes.iter().map(|node| node.assigned.len()).collect::<Vec<_>>();
+    let before = times(&g);
+    change(&mut g, "shop", put(B)).unwrap();
+    let again: Vec<usize> = before.iter().map(|times| times + 1).collect();
+    assert_eq!(times(&g), again, "the same once more is told once more: it may have failed");
     // 2. It is known to whoever starts again, the node that keeps the list too.
     for node in [1, 0] {
         g.nodes[node].assigned.clear();
@@ -144,4 +157,9 @@ fn what_is_no_deployment_is_refused() {
     let labels = DeployChange::Put { digest: A, count: None, labels: many, canary: None };
     assert_eq!(change(&mut g, "shop", labels), Err("bad_request".to_owned()));
     assert_eq!(change(&mut g, "", put(A)), Err("bad_request".to_owned()));
+    // Those that are gone are in nobody's way.
+    for n in 0..1_100 {
+        change_at_once(&mut g, &format!("d{n}"), put(A)).unwrap();
+        change_at_once(&mut g, &format!("d{n}"), DeployChange::Remove).unwrap();
+    }
 }

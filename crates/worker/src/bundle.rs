@@ -100,13 +100,25 @@ pub fn digest(bundle: &[u8]) -> [u8; 32] {
     *blake3::hash(bundle).as_bytes()
 }
 
-/// Writes a bundle's files below `folder`, whole or not at all: under another name first.
-pub fn unpack(bundle: Bytes, folder: &Path) -> Result<(), Error> {
+/// Whether it is a bundle that can be unpacked.
+pub fn check(bundle: Bytes) -> Result<(), Error> {
+    files_of(bundle).map(drop)
+}
+
+/// The files of a bundle, all of which have paths that stay below the folder they are in.
+fn files_of(bundle: Bytes) -> Result<Vec<File>, Error> {
     let files = Files::decode(bundle).map_err(|e| Error::Malformed(e.to_string()))?.files;
     let bytes: usize = files.iter().map(|file| file.content.len()).sum();
     if files.is_empty() || files.len() > FILES_MAX || bytes > BYTES_MAX {
         return Err(Error::Malformed(format!("{} files of {bytes} bytes", files.len())));
     }
+    files.iter().try_for_each(|file| checked(&file.path).map(drop))?;
+    Ok(files)
+}
+
+/// Writes a bundle's files below `folder`, whole or not at all: under another name first.
+pub fn unpack(bundle: Bytes, folder: &Path) -> Result<(), Error> {
+    let files = files_of(bundle)?;
     let fresh = folder.with_extension("new");
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -191,6 +203,7 @@ mod tests {
             let files = vec![File { path: path.to_owned(), ..Default::default() }];
             let refused = unpack(Files { files }.encode_to_vec().into(), &folder).unwrap_err();
             assert!(matches!(refused, Error::Path(_)), "{path}: {refused}");
+            assert_eq!(to.path().read_dir().unwrap().count(), 0, "nothing was written");
         }
         assert!(matches!(unpack(Bytes::from_static(b"nonsense"), &folder), Err(Error::Malformed(_))));
         assert!(matches!(pack(to.path(), BYTES_MAX), Err(Error::Empty(_))));

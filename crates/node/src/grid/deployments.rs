@@ -197,6 +197,10 @@ impl Node {
                 if name.is_empty() || name.len() > NAME_BYTES_MAX || labels.len() > LABELS_MAX {
                     return Err(Code::BadRequest.because("a deployment has a name, and not that many labels"));
                 }
+                if all.len() >= DEPLOYMENTS_MAX {
+                    // Who was not there when one was removed goes on with it.
+                    all.retain(|_, deployment| deployment.is_some());
+                }
                 if known.is_none() && all.len() >= DEPLOYMENTS_MAX {
                     return Err(Code::Conflict.because(format!("there are {DEPLOYMENTS_MAX} deployments")));
                 }

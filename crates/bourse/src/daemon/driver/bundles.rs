@@ -404,7 +404,7 @@ impl Driver {
             let result = self.node.change_deployments(now, &deploy.name, change);
             return self.tell_deployed(asker, result);
         };
-        if let Err(failure) = check_put(&deploy.name, &payload) {
+        if let Err(failure) = check_put(&deploy.name, payload.clone()) {
             return self.tell_deployed(asker, Err(failure));
         }
         if self.state.bundles.asked.len() >= DEPLOYS_MAX {
@@ -472,13 +472,17 @@ pub(in crate::daemon) struct Deploying {
 }
 
 /// Whether a bundle can be taken at all.
-fn check_put(name: &str, payload: &[u8]) -> Result<(), v1::Failure> {
+fn check_put(name: &str, payload: Bytes) -> Result<(), v1::Failure> {
     let is_name = deployments::is_name(name);
     match () {
         () if !is_name => Err(Code::BadRequest
             .because(format!("{name:.100} can't be the name of a deployment"))
             .hint("letters, digits, - and _, at most 100 of them")),
         () if payload.is_empty() => Err(Code::BadRequest.because("the bundle is missing: it is the body")),
-        () => Ok(()),
+        () => bundle::check(payload).map_err(|why| {
+            Code::BadRequest
+                .because(why.to_string())
+                .hint("`bourse deploy PATH` makes one of a file or a folder")
+        }),
     }
 }
