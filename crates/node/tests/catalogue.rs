@@ -259,3 +259,21 @@ fn a_shortage_that_nobody_can_fill_is_told_once_in_a_while() {
     assert!((1..=2).contains(&told(&g)[0]), "{:?}", told(&g));
     quiet(&mut g);
 }
+
+#[test]
+fn a_keeper_that_begins_anew_makes_nobody_forget_what_it_has_not_heard_of_yet() {
+    let mut g = grid(&[1, 1, 1]);
+    g.nodes[2].save(module("m", "1.0.0", "one"));
+    g.run(3_000);
+    assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("one".to_owned()));
+    // It starts again, and the node that serves the module does not reach it.
+    g.cut(0, 2);
+    g.restart(0).run(5_000);
+    assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("one".to_owned()));
+    // What does not come back is gone in the end.
+    g.run(40_000);
+    assert_eq!(ask(&mut g, 1, "m.f", ""), Err("not_found".to_owned()));
+    g.heal().run(30_000);
+    assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("one".to_owned()));
+    quiet(&mut g);
+}
