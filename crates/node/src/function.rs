@@ -6,7 +6,7 @@ use bourse_market::name::Horizon;
 use bourse_wire::failure::Code;
 use bourse_wire::options::{
     Batch, Cron, Debounce, KeyTemplate, MailPattern, QueueName, Retry, Throttle, TopicPattern, Unique,
-    Websocket,
+    Websocket, Window,
 };
 use bourse_wire::v1;
 
@@ -68,9 +68,9 @@ impl Function {
         self.stateful || self.exclusive.is_some() || self.throttle.is_some()
     }
 
-    /// A call that comes twice does no harm.
+    /// A call that comes twice does no harm, however much later. A key that holds for a while only may be free again by then.
     pub(crate) fn is_harmless_twice(&self) -> bool {
-        self.idempotent || self.unique.is_some()
+        self.idempotent || self.unique.as_ref().is_some_and(|unique| unique.window == Window::Kept)
     }
 
     /// How much the last run weighs in the smoothed run time: 1 in 8.

@@ -26,6 +26,7 @@
 mod catalogue;
 mod clients;
 mod deployments;
+mod due;
 mod forwards;
 mod guests;
 mod roster;
@@ -90,6 +91,8 @@ pub struct GridConfig {
     pub store: Option<OwnStore>,
     /// The grid's store, as it was known last.
     pub known_store: Option<GridStore>,
+    /// What other nodes served, as it was known last.
+    pub catalogue: Vec<v1::Module>,
     /// The times of the grid.
     pub times: Arc<Times>,
 }
@@ -110,6 +113,8 @@ pub(crate) struct Grid {
     pub market: Market,
     me: Contact,
     links: BTreeMap<LinkId, Link>,
+    /// Until when each is to have said who it is.
+    greeting: due::Due<LinkId>,
     /// Which runner has which token.
     runners: BTreeMap<Token, ProcessId>,
     /// Seeds that were found while this node runs.
@@ -140,7 +145,7 @@ pub(crate) struct Grid {
 /// A connection with another node.
 enum Link {
     /// It has not said who it is.
-    Greeting { key: [u8; 32], until: Mono },
+    Greeting { key: [u8; 32] },
     /// It has.
     Open { node: NodeId },
 }
@@ -165,6 +170,7 @@ impl Grid {
             roster: Vec::new(),
             store: None,
             known_store: None,
+            catalogue: Vec::new(),
             times: Arc::new(Times::default()),
         });
         let me = Contact { id: NodeId(grid.id), incarnation, address: grid.address, domain: grid.domain };
@@ -185,6 +191,7 @@ impl Grid {
             market: Market::new(settings, now),
             me,
             links: BTreeMap::new(),
+            greeting: due::Due::default(),
             runners: BTreeMap::new(),
             found: BTreeSet::new(),
             out_of_reach: BTreeMap::new(),
@@ -218,17 +225,15 @@ impl Grid {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Mono> {
-        let greeting = self.links.values().filter_map(|link| match link {
-            Link::Greeting { until, .. } => Some(*until),
-            Link::Open { .. } => None,
-        });
         let market = if self.on { self.market.poll_timeout() } else { None };
-        greeting
-            .chain(market)
-            .chain(self.known.poll_timeout())
-            .chain(self.catalogue.poll_timeout())
-            .chain(self.deployments.poll_timeout())
-            .min()
+        let all = [
+            self.greeting.next(),
+            market,
+            self.known.poll_timeout(),
+            self.catalogue.poll_timeout(),
+            self.deployments.poll_timeout(),
+        ];
+        all.into_iter().flatten().min()
     }
 }
 
@@ -240,13 +245,15 @@ impl Node {
             self.grid.begun = true;
             if self.grid.on {
                 self.begin_store(now);
+                self.begin_catalogue(now);
             }
         }
     }
 
     /// A connection with another node has opened, in either direction. It has proved to hold this key.
     pub(crate) fn on_peer_opened(&mut self, now: Now, link: LinkId, key: [u8; 32]) {
-        self.grid.links.insert(link, Link::Greeting { key, until: now.mono + HELLO_MAX });
+        self.grid.links.insert(link, Link::Greeting { key });
+        self.grid.greeting.note(now.mono + HELLO_MAX, link);
         let hello = peer::Hello {
             version_min: PEER_VERSION,
             version_max: PEER_VERSION,
@@ -501,13 +508,10 @@ impl Node {
     }
 
     pub(crate) fn handle_grid_timeout(&mut self, now: Now) {
-        let late = |(link, state): (&LinkId, &Link)| match state {
-            Link::Greeting { until, .. } if *until <= now.mono => Some(*link),
-            _ => None,
-        };
-        let late: Vec<LinkId> = self.grid.links.iter().filter_map(late).collect();
-        for link in late {
-            self.leave_peer(now, link, "it does not say who it is");
+        while let Some(link) = self.grid.greeting.take(now.mono) {
+            if let Some(Link::Greeting { .. }) = self.grid.links.get(&link) {
+                self.leave_peer(now, link, "it does not say who it is");
+            }
         }
         self.on_store_due(now);
         self.on_catalogue_due(now);

@@ -397,6 +397,8 @@ pub enum Output {
     Assigned(Vec<(String, Option<Digest>)>),
     /// This store is the grid's from now on: to be remembered when the node starts again.
     GridStore(GridStore),
+    /// What other nodes serve: to be remembered when the node starts again.
+    Catalogue(Vec<v1::Module>),
     /// The grid's authorities are others now: a node that starts again begins with them.
     Authorities,
     /// Close a connection with another node, once what was said has left. Not answered.

@@ -33,6 +33,7 @@ use crate::call::{Call, Phase};
 use crate::host::HostFunction;
 use crate::keys::CallKeys;
 use crate::message::{Event, Mode, NewCall, Origin, Success};
+use crate::module::Module;
 use crate::outcome::store_unavailable;
 use crate::routing::AHEAD_TOTAL;
 use crate::state::Asked;
@@ -259,7 +260,9 @@ impl Node {
                 self.draw_host(now, &lane);
                 continue;
             }
-            let Some(module) = self.modules.get(&lane).filter(|m| !m.removed && m.serving().is_some()) else {
+            // What is being loaded here may be just the version that a call needs.
+            let serves = |m: &&Module| !m.removed && m.serving().is_some() && !m.is_loading();
+            let Some(module) = self.modules.get(&lane).filter(serves) else {
                 continue; // They wait until it is there again.
             };
             if let Some(until) = module.pause.until.filter(|until| *until > now.mono) {

@@ -266,7 +266,8 @@ fn a_keeper_that_begins_anew_makes_nobody_forget_what_it_has_not_heard_of_yet() 
     g.nodes[2].save(module("m", "1.0.0", "one"));
     g.run(3_000);
     assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("one".to_owned()));
-    // It starts again, and the node that serves the module does not reach it.
+    // It starts again without what it has kept, and the node that serves the module does not reach it.
+    g.nodes[0].config.grid.as_mut().unwrap().catalogue.clear();
     g.cut(0, 2);
     g.restart(0).run(5_000);
     assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("one".to_owned()));
@@ -275,5 +276,64 @@ fn a_keeper_that_begins_anew_makes_nobody_forget_what_it_has_not_heard_of_yet() 
     assert_eq!(ask(&mut g, 1, "m.f", ""), Err("not_found".to_owned()));
     g.heal().run(30_000);
     assert_eq!(ask(&mut g, 1, "m.f", ""), Ok("one".to_owned()));
+    quiet(&mut g);
+}
+
+#[test]
+fn a_keeper_that_starts_again_knows_what_others_serve_before_it_hears_of_them() {
+    let mut g = grid(&[1, 1]);
+    g.nodes[1].save(module("m", "1.0.0", "one"));
+    g.run(3_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Ok("one".to_owned()));
+    // Both are gone, and only the one that keeps the store comes back for now.
+    g.cut(0, 1);
+    g.restart(0);
+    g.run(3_000);
+    // A call waits, a durable one is accepted, and what there never was is not found.
+    let waits = g.nodes[0].call_with("m.f", "", |call| call.queue_wait = Some(common::ms(60_000)));
+    let ticket = g.nodes[0].start("m.f", "");
+    answered(&mut g, 0, &[ticket]);
+    assert_eq!(g.nodes[0].code(ticket), "ok");
+    assert_eq!(ask(&mut g, 0, "n.f", ""), Err("not_found".to_owned()));
+    assert!(!g.nodes[0].answers.contains_key(&waits));
+    g.heal();
+    answered(&mut g, 0, &[waits]);
+    assert_eq!(g.nodes[0].ok(waits), "one");
+    let id = g.nodes[0].id(ticket);
+    g.run(3_000);
+    assert_eq!(g.nodes[0].look(id), "done one");
+    quiet(&mut g);
+}
+
+#[test]
+fn what_is_being_loaded_here_is_waited_for_though_others_serve_it_already() {
+    let with_key = |version: &str, answer| {
+        let module = module("m", version, answer);
+        let module = module.function("alone", [Read("k/n"), Increment("k/n"), Return("")]);
+        module.option("alone", "exclusive", "\"all\"")
+    };
+    let mut g = grid(&[1, 1]);
+    g.nodes[0].save(with_key("2.0.0", "two").load_ms(2_000));
+    g.nodes[1].save(with_key("1.0.0", "one"));
+    g.run(5_000);
+    let durable = g.nodes[0].call_with("m.f", "", |call| {
+        call.version = "^2".to_owned();
+        call.mode = bourse_node::Mode::Async;
+        call.delay = Some(common::ms(500));
+    });
+    answered(&mut g, 0, &[durable]);
+    let id = g.nodes[0].id(durable);
+    g.restart(0);
+    g.run(1_000);
+    // 1. A call of a function of which it is not known yet whether it has a key, though it could be run elsewhere.
+    let alone = g.nodes[0].call("m.alone");
+    // 2. A durable call that is due, and needs the version that is being loaded.
+    assert!(g.nodes[0].look(id).starts_with("live"), "{}", g.nodes[0].look(id));
+    answered(&mut g, 0, &[alone]);
+    assert_eq!(g.nodes[0].ok(alone), "1");
+    let fence = g.nodes.iter().flat_map(|n| &n.invoked).find(|i| i.function == "alone").map(|i| i.fence);
+    assert!(fence.is_some_and(|fence| fence > 0), "it has its key: {fence:?}");
+    g.run(3_000);
+    assert_eq!(g.nodes[0].look(id), "done two");
     quiet(&mut g);
 }

@@ -25,6 +25,8 @@ fn work() -> Module {
         .function("alone", [Run(20), Return("alone")])
         .function("hears", [Read("k/n"), Increment("k/n"), Return("")])
         .option("alone", "exclusive", "\"all\"")
+        .function("once", [Run(5), Read("k/n"), Increment("k/n"), Return("")])
+        .option("once", "unique", "{\"key\": \"all\", \"window\": \"running\"}")
         .option("hears", "topic", "\"news\"")
 }
 
@@ -248,6 +250,39 @@ fn one_that_was_on_its_way_when_the_keeper_died_is_told_so_unless_that_does_no_h
     let codes = [plain, slow].map(|call| g.nodes[1].code(call));
     assert!(codes.iter().all(|code| *code == "ok" || *code == "store_unavailable"), "{codes:?}");
     assert!(codes.contains(&"store_unavailable"), "{codes:?}");
+    quiet(&mut g);
+}
+
+#[test]
+fn one_that_was_sent_and_is_given_up_is_not_said_to_have_had_no_effect() {
+    let mut g = grid(2);
+    let keyed = g.nodes[1].call_with("m.count", "", |call| {
+        call.idempotency_key = "once".to_owned();
+        call.mode = bourse_node::Mode::Async;
+    });
+    // What was said arrives; what is answered does not, and the node that keeps the store does not come back in time.
+    g.run(0).until("it is there", |g| !g.nodes[0].store.is_empty());
+    g.cut(0, 1);
+    answered(&mut g, 1, &[keyed]);
+    let failure = g.nodes[1].failure(keyed);
+    assert_eq!(failure.code, "store_unavailable");
+    assert!(failure.message.contains("nobody knows whether it took effect"), "{}", failure.message);
+    g.heal();
+    quiet(&mut g);
+}
+
+#[test]
+fn a_key_that_holds_for_a_while_does_not_make_it_harmless_to_send_again() {
+    let mut g = grid(2);
+    let once = g.nodes[1].start("m.once", "");
+    g.run(0).until("it is there", |g| !g.nodes[0].store.is_empty());
+    g.cut(0, 1);
+    // It is done, its key is free again, and nobody has heard of it.
+    g.run(4_000).heal();
+    answered(&mut g, 1, &[once]);
+    assert_eq!(g.nodes[1].code(once), "store_unavailable");
+    g.run(2_000);
+    assert_eq!(ok(&mut g, 0, "m.count"), "2", "it was run once");
     quiet(&mut g);
 }
 

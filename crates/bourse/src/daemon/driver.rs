@@ -494,6 +494,7 @@ impl Driver {
                 Output::PeerClose { link } => self.hang_up(link),
                 Output::Roster(entries) => self.keep_roster(&entries),
                 Output::GridStore(store) => self.keep_grid_store(&store),
+                Output::Catalogue(modules) => self.keep_catalogue(modules),
                 Output::Deployments(all) => self.keep_deployments(&all),
                 Output::Assigned(items) => self.on_assigned(items),
                 Output::Authorities => self.keep_seeds(),

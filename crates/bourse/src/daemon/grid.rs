@@ -12,8 +12,8 @@ use bourse_node::market::store::GridStore;
 use bourse_node::{GridConfig, OwnStore};
 use bourse_store::{Limit, Memory, Range, Reader, Sqlite, Store, StoreId};
 
-use super::files;
 use super::peers::{Peers, grid_store, members, seeds};
+use super::{catalogue, files};
 use crate::config::{Config, Discover, Source};
 
 /// Opens the store that the settings name. Who uses that of another node has an empty one, which is never written to.
@@ -64,6 +64,7 @@ pub(super) fn config(config: &Config, peers: &Peers, store: &dyn Store) -> anyho
         roster: members::load(&data)?,
         store: own,
         known_store,
+        catalogue: catalogue::load(&data),
         times: Arc::default(),
     })
 }

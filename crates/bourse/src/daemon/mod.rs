@@ -14,10 +14,12 @@
 //! | `files`, `logs` | the data folder |
 //! | `mail` | the socket for SMTP |
 //! | `peers` | lines to other nodes |
+//! | `catalogue` | what other nodes serve, kept for the next start |
 //! | `grid` | who this node is among them, and whether its store is the grid's |
 //! | `discovery` | where other nodes are found |
 //! | `clock` | what time it is |
 
+mod catalogue;
 pub(crate) mod clock;
 pub(crate) mod deploy;
 pub(crate) mod deployments;

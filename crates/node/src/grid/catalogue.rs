@@ -9,7 +9,8 @@
 //! others are, and wait until slots elsewhere are bought ([`Module::abroad`]). What a node serves counts at that
 //! node, whatever is said of the module elsewhere. Of a module in several versions, the newest says what its functions are.
 //!
-//! A node that is gone is remembered for [`REMEMBERED`]: its calls wait meanwhile, and are not told that there is no such function.
+//! A node that is gone is remembered for [`REMEMBERED`]: its calls wait meanwhile, and are not told that there is no such function. The
+//! daemon keeps what others serve, so that a node which starts again knows of it before it has heard of anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,7 +26,8 @@ use bourse_wire::v1;
 use bytes::Bytes;
 use semver::{Version, VersionReq};
 
-use crate::message::{Level, RevisionId};
+use super::due::Due;
+use crate::message::{Level, Output, RevisionId};
 use crate::module::{Module, Revision};
 use crate::{Kind, Node};
 
@@ -58,6 +60,8 @@ pub(crate) struct Catalogue {
     known: BTreeMap<String, Vec<Known>>,
     /// Where the store is kept: what each node has told.
     told: BTreeMap<NodeId, Told>,
+    /// Of these, those that are gone, and were not back when that was noted.
+    gone: Due<NodeId>,
     /// Where the store is kept: who is told, and whether all was told over that link.
     listeners: BTreeMap<LinkId, bool>,
     /// What was told of this node's own modules, and over which link.
@@ -96,7 +100,7 @@ struct Told {
 impl Catalogue {
     pub(super) fn poll_timeout(&self) -> Option<Mono> {
         let fading = self.fading.as_ref().map(|(until, _)| *until);
-        self.told.values().filter_map(|told| told.until).chain(fading).min()
+        self.gone.next().into_iter().chain(fading).min()
     }
 
     pub(crate) fn changed_here(&mut self) {
@@ -257,9 +261,53 @@ impl Node {
         }
         let gone =
             self.grid.node_of(link).filter(|node| self.grid.market.link_of(*node).is_none_or(|l| l == link));
-        if let Some(told) = gone.and_then(|node| self.grid.catalogue.told.get_mut(&node)) {
+        if let Some(node) = gone
+            && let Some(told) = self.grid.catalogue.told.get_mut(&node)
+        {
             told.until = Some(now.mono + REMEMBERED);
+            self.grid.catalogue.gone.note(now.mono + REMEMBERED, node);
         }
+    }
+
+    /// What others have served in an earlier life of this node.
+    pub(super) fn begin_catalogue(&mut self, now: Now) {
+        let kept = self.config.grid.iter().flat_map(|grid| grid.catalogue.clone());
+        let mut known: BTreeMap<String, Vec<v1::Module>> = BTreeMap::new();
+        kept.for_each(|module| known.entry(module.name.clone()).or_default().push(module));
+        let known: BTreeMap<String, Vec<Known>> =
+            known.into_iter().map(|(name, versions)| (name.clone(), versions_of(&name, versions))).collect();
+        match self.keeps_store() {
+            true => self.remember(now, &known),
+            false => {
+                self.grid.catalogue.fading = Some((now.mono + FADING, known.keys().cloned().collect()));
+            }
+        }
+        self.know(now, known);
+    }
+
+    /// Where the store is kept: what is served counts as told until those have told it that serve it.
+    fn remember(&mut self, now: Now, known: &BTreeMap<String, Vec<Known>>) {
+        for (name, versions) in known {
+            for (number, version) in (0..=u8::MAX).zip(versions) {
+                // No node has such a key, and one node has one version.
+                let mut nobody = NodeId([0; 32]);
+                nobody.0[0] = number;
+                let told = self.grid.catalogue.told.entry(nobody).or_default();
+                told.until = Some(now.mono + REMEMBERED);
+                told.modules.insert(name.clone(), version.description.clone());
+                self.grid.catalogue.gone.note(now.mono + REMEMBERED, nobody);
+            }
+        }
+    }
+
+    /// Has that kept which others serve.
+    fn keep_catalogue(&mut self) {
+        let own = self.own_modules();
+        let known = self.grid.catalogue.known.values().flatten().map(|known| &known.description);
+        let others =
+            known.filter(|module| own.get(&module.name).is_none_or(|own| own.version != module.version));
+        let others: Vec<v1::Module> = others.cloned().collect();
+        self.outputs.push_back(Output::Catalogue(others));
     }
 
     /// Another node keeps the store from now on.
@@ -270,23 +318,20 @@ impl Node {
         self.grid.catalogue.told.clear();
         self.grid.catalogue.fading = None;
         if self.keeps_store() {
-            // Until all have told what they serve.
-            let newest = |(name, mut versions): (String, Vec<Known>)| {
-                (!versions.is_empty()).then(|| (name, versions.swap_remove(0).description))
-            };
-            let modules = known.clone().into_iter().filter_map(newest).collect();
-            let until = Some(now.mono + REMEMBERED);
-            self.grid.catalogue.told.insert(NodeId([0; 32]), Told { modules, until });
+            self.remember(now, &known);
         }
         self.grid.catalogue.known = known;
         self.grid.catalogue.stale = true;
     }
 
     pub(super) fn on_catalogue_due(&mut self, now: Now) {
-        let over = |told: &Told| told.until.is_some_and(|until| until <= now.mono);
-        let before = self.grid.catalogue.told.len();
-        self.grid.catalogue.told.retain(|_, told| !over(told));
-        self.grid.catalogue.stale |= self.grid.catalogue.told.len() < before;
+        while let Some(node) = self.grid.catalogue.gone.take(now.mono) {
+            let over = |told: &Told| told.until.is_some_and(|until| until <= now.mono);
+            if self.grid.catalogue.told.get(&node).is_some_and(over) {
+                self.grid.catalogue.told.remove(&node);
+                self.grid.catalogue.stale = true;
+            }
+        }
         if let Some((_, names)) = self.grid.catalogue.fading.take_if(|(until, _)| *until <= now.mono)
             && !self.keeps_store()
         {
@@ -364,6 +409,7 @@ impl Node {
         }
         if any {
             self.publish();
+            self.keep_catalogue();
         }
     }
 

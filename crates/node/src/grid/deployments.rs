@@ -23,6 +23,7 @@ use bourse_wire::time::{Mono, Now};
 use bourse_wire::v1;
 use bytes::Bytes;
 
+use super::due::Due;
 use crate::Node;
 use crate::message::Output;
 
@@ -130,6 +131,8 @@ pub(crate) struct Deployments {
     all: BTreeMap<String, Option<Deployment>>,
     /// Where the store is kept: what each node has told.
     nodes: BTreeMap<NodeId, Shelf>,
+    /// Of these, those that are gone, and were not back when that was noted.
+    gone: Due<NodeId>,
     /// What can be put on this one, and what has been.
     own: peer::Stock,
     /// The link over which that was told.
@@ -155,7 +158,7 @@ impl Deployments {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Mono> {
-        self.nodes.values().filter_map(|shelf| Some(shelf.gone_at? + GONE_MAX)).min()
+        self.gone.next()
     }
 }
 
@@ -379,18 +382,22 @@ impl Node {
         if self.grid.deployments.told == Some(link) {
             self.grid.deployments.told = None;
         }
-        for shelf in self.grid.deployments.nodes.values_mut().filter(|shelf| shelf.link == Some(link)) {
+        let Deployments { nodes, gone, .. } = &mut self.grid.deployments;
+        for (node, shelf) in nodes.iter_mut().filter(|(_, shelf)| shelf.link == Some(link)) {
             (shelf.link, shelf.assigned, shelf.gone_at) = (None, None, Some(now.mono));
+            gone.note(now.mono + GONE_MAX, *node);
         }
     }
 
     pub(super) fn on_deployments_due(&mut self, now: Now) {
-        let before = self.grid.deployments.nodes.len();
-        self.grid
-            .deployments
-            .nodes
-            .retain(|_, shelf| shelf.gone_at.is_none_or(|at| at + GONE_MAX > now.mono));
-        self.grid.deployments.stale |= self.grid.deployments.nodes.len() < before;
+        let Deployments { nodes, gone, stale, .. } = &mut self.grid.deployments;
+        while let Some(node) = gone.take(now.mono) {
+            let over = |shelf: &Shelf| shelf.gone_at.is_some_and(|at| at + GONE_MAX <= now.mono);
+            if nodes.get(&node).is_some_and(over) {
+                nodes.remove(&node);
+                *stale = true;
+            }
+        }
     }
 }
 

@@ -17,7 +17,8 @@
 //! there may well run here.
 //!
 //! While there is no link, requests wait for one, as long as a call may wait for an instance. One that was on its way when the link
-//! ended is sent again only if that can't do harm; else its caller is told that nobody knows what became of it.
+//! ended is sent again only if that can't do harm; else its caller is told that nobody knows what became of it. The same is said of one
+//! that was sent again and came to nothing: the first time may have been in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -71,6 +72,8 @@ struct Forward {
     until: Mono,
     /// Doing it twice is as good as once.
     harmless: bool,
+    /// A link has ended over which it was sent: it may have been done.
+    doubtful: bool,
 }
 
 /// What a caller of this node wants of the node that keeps the store.
@@ -270,7 +273,7 @@ impl Node {
         let forwards = &mut self.grid.forwards;
         forwards.next += 1;
         let request = forwards.next;
-        let forward = Forward { origin, what, link: None, since, wait, until, harmless };
+        let forward = Forward { origin, what, link: None, since, wait, until, harmless, doubtful: false };
         forwards.open.insert(request, forward);
         forwards.by_origin.insert(origin, request);
         forwards.wait(request);
@@ -324,6 +327,7 @@ impl Node {
         for request in late {
             let failure = self.keeper_not_reached();
             if let Some(forward) = self.grid.forwards.remove(request) {
+                let failure = if forward.doubtful { lost_with_it(Some(&failure)) } else { failure };
                 self.end_forward(forward.origin, forward.what.asks(), failure);
             }
         }
@@ -362,16 +366,15 @@ impl Node {
         let over = |(request, forward): (&u64, &Forward)| (forward.link == Some(link)).then_some(*request);
         let lost: Vec<u64> = self.grid.forwards.open.iter().filter_map(over).collect();
         for request in lost {
-            if self.grid.forwards.open[&request].harmless {
+            let forward = self.grid.forwards.open.get_mut(&request).expect("it was just found");
+            if forward.harmless {
+                forward.doubtful = true;
+                forward.until = now.mono + forward.wait;
                 self.forward_once_more(now, request);
                 continue;
             }
-            let failure = Code::StoreUnavailable
-                .because("the node that keeps the grid's store was lost while it had the call: nobody knows whether it took effect")
-                .hint("find out before you call again; with an idempotency key, or of an `idempotent` function, it is sent again by itself")
-                .retry_after(Duration::from_secs(1));
             let forward = self.grid.forwards.remove(request).expect("it was just found");
-            self.end_forward(forward.origin, forward.what.asks(), failure);
+            self.end_forward(forward.origin, forward.what.asks(), lost_with_it(None));
         }
     }
 
@@ -379,19 +382,25 @@ impl Node {
     fn forward_once_more(&mut self, now: Now, request: u64) {
         let forward = self.grid.forwards.open.get_mut(&request).expect("the caller has looked it up");
         forward.link = None;
-        forward.until = now.mono + forward.wait;
         self.grid.forwards.wait(request);
         self.timers.set_earliest(Timer::Forwards, now.mono + LOOK_AGAIN);
     }
 
     /// The node that keeps the store stops: what it has not begun waits until it is back, and what it has accepted is awaited
-    /// then.
+    /// then. Or it has just started, and does not know yet what others serve: it is asked again.
     fn outlast(&mut self, now: Now, request: u64, reply: &v1::Reply) -> bool {
-        let stops = reply.failure.as_ref().is_some_and(|failure| failure.kind() == Code::ShuttingDown);
-        if !stops || self.draining {
+        let forward = self.grid.forwards.open.get_mut(&request).expect("the caller has looked it up");
+        let is_out = match reply.failure.as_ref().map(|failure| failure.kind()) {
+            Some(Code::ShuttingDown) => {
+                forward.until = now.mono + forward.wait;
+                true
+            }
+            Some(Code::Starting) => now.mono < forward.until,
+            _ => false,
+        };
+        if !is_out || self.draining {
             return false;
         }
-        let forward = self.grid.forwards.open.get_mut(&request).expect("the caller has looked it up");
         if let (Wanted::Call(call), Some(id)) = (&forward.what, CallId::from_wire(&reply.call)) {
             forward.what = Wanted::Await { call: id, timeout: call.timeout };
             forward.harmless = true;
@@ -425,6 +434,7 @@ impl Node {
             Some(peer::forwarded::How::Reply(reply)) if !forward.what.asks() => {
                 let call = CallId::from_wire(&reply.call);
                 let result = match reply.failure {
+                    Some(failure) if forward.doubtful && call.is_none() => Err(lost_with_it(Some(&failure))),
                     Some(failure) => Err(failure),
                     None => Ok(Success { payload, content_type: reply.content_type, http: reply.http }),
                 };
@@ -533,6 +543,21 @@ impl Node {
             false => self.forward(now, origin, Wanted::Ask { call, ask }),
         }
     }
+}
+
+/// Nobody knows what became of a request. `again`: why it has come to nothing when it was sent once more.
+fn lost_with_it(again: Option<&v1::Failure>) -> v1::Failure {
+    let mut text =
+        "the node that keeps the grid's store was lost while it had the call: nobody knows whether it took \
+                    effect"
+            .to_owned();
+    if let Some(v1::Failure { code, message, .. }) = again {
+        text.push_str(&format!(". It was sent again, in vain: {code}: {message}"));
+    }
+    Code::StoreUnavailable
+        .because(text)
+        .hint("find out before you call again; with an idempotency key, or of an `idempotent` function, it is sent again by itself")
+        .retry_after(Duration::from_secs(1))
 }
 
 fn seen(now: Now, told: peer::Told) -> Result<Box<Seen>, v1::Failure> {

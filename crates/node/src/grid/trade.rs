@@ -54,6 +54,8 @@ impl Node {
         let Some(module) = self.modules.get(name) else { return };
         // First those that can run nowhere else.
         let waiting = module.abroad.values().chain(module.queue.values());
+        // One whose function is not known yet may need a key, or the store.
+        let waiting = waiting.filter(|id| !self.unkeyed.contains(id));
         let waiting: Vec<_> = waiting.take(LOOKED_AT_MAX).copied().collect();
         let mut in_vain: Vec<(String, Horizon)> = Vec::new();
         for id in waiting {

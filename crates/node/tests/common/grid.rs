@@ -64,6 +64,7 @@ pub fn grid_config(node: usize, slots: usize) -> Config {
             roster: Vec::new(),
             store: Some(OwnStore { id: [u8::try_from(node).unwrap() + 1; 16], used: false, offered: true }),
             known_store: None,
+            catalogue: Vec::new(),
             times: Arc::new(Times::default()),
         }),
         ..config()

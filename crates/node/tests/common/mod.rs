@@ -74,7 +74,8 @@ pub struct World {
     pub store: Store,
     pub answers: BTreeMap<Ticket, Answer>,
     told: BTreeMap<Ticket, Result<Box<Seen>, v1::Failure>>,
-    config: Config,
+    /// How its next life is set.
+    pub config: Config,
     lives: u64,
     asked: BTreeSet<Ticket>,
     /// What clients and strangers were sent.
@@ -558,6 +559,11 @@ impl World {
                 }
                 Output::Deployments(all) => self.config.deployments = all,
                 Output::Assigned(items) => self.assigned.push(items),
+                Output::Catalogue(modules) => {
+                    if let Some(grid) = &mut self.config.grid {
+                        grid.catalogue = modules;
+                    }
+                }
                 Output::Roster(_) | Output::Authorities => {}
                 output @ (Output::Dial { .. } | Output::PeerSend { .. } | Output::PeerClose { .. }) => {
                     self.to_peers.push(output);

@@ -143,7 +143,7 @@ impl Trace {
             Output::Event(Event::RevisionFailed { module, failure, still_serving, .. }) => {
                 format!("note: {module} failed{}, still serving: {still_serving}", said(Some(failure)))
             }
-            Output::Event(_) => return,
+            Output::Catalogue(_) | Output::Event(_) => return,
         };
         self.line(now, &line);
     }

@@ -15,7 +15,7 @@ use super::Driver;
 use crate::config::Join;
 use crate::daemon::peers::ticket::{self, Ticket};
 use crate::daemon::peers::{grid_store, members, seeds};
-use crate::daemon::views;
+use crate::daemon::{catalogue, views};
 
 impl Driver {
     /// Does what a user wants. What it came to, for people.
@@ -84,6 +84,13 @@ impl Driver {
     pub(super) fn keep_grid_store(&self, store: &GridStore) {
         if let Err(error) = grid_store::save(&self.config.data(), store) {
             tracing::error!("{error:#}; when this node starts again it does not know the grid's store");
+        }
+    }
+
+    /// Keeps what other nodes serve.
+    pub(super) fn keep_catalogue(&self, modules: Vec<v1::Module>) {
+        if let Err(error) = catalogue::save(&self.config.data(), modules) {
+            tracing::error!("{error:#}; when this node starts again it has to hear first what others serve");
         }
     }
 
