@@ -132,8 +132,9 @@ enum StoreCommand {
     Claim(client::store::Claim),
 }
 
-/// Tries durable calls in a simulated world: crashes, a failing disk, jumping clocks. Or a grid of many nodes: a network that
-/// loses, repeats and splits, nodes that crash, pause and lie. Or measures how the grid's traffic grows with it.
+/// Tries durable calls in a simulated world: crashes, a failing disk, jumping clocks. Or the market of many nodes: a network that
+/// loses, repeats and splits, nodes that crash, pause and lie. Or whole nodes with functions and a store under the same. Or measures
+/// how the grid's traffic grows with it.
 #[derive(Args)]
 #[command(after_help = "\
 A seed is a run: the same one, each time and everywhere. It needs no daemon.
@@ -144,6 +145,8 @@ Examples:
   bourse sim --seed 17 | less
   bourse sim --grid
   bourse sim --grid --seed 17 | less
+  bourse sim --machines --seeds 500
+  bourse sim --machines 100 --seeds 1
   bourse sim --nodes 10000 --modules 1000 --report scale.html")]
 struct Sim {
     /// How many seeds to run
@@ -152,11 +155,14 @@ struct Sim {
     /// Run this one only, and show all that happens
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Run grids of many nodes instead of one node with a disk
+    /// Run markets of many nodes instead of one node with a disk
     #[arg(long)]
     grid: bool,
+    /// Run grids of whole nodes: of a few by chance, or of N
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0", conflicts_with = "grid", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    machines: Option<u16>,
     /// Measure grids up to so many nodes, without faults
-    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "grid"], value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "grid", "machines"], value_parser = clap::value_parser!(u32).range(2..))]
     nodes: Option<u32>,
     /// How many modules those nodes sell and call
     #[arg(long, value_name = "N", requires = "nodes", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
@@ -174,7 +180,7 @@ struct Sim {
 
 impl Sim {
     fn run(&self) -> std::io::Result<bool> {
-        let Self { seeds, seed, grid, nodes, modules, seconds, report, json } = self;
+        let Self { seeds, seed, grid, machines, nodes, modules, seconds, report, json } = self;
         let (report, json) = (report.clone(), *json);
         if let Some(nodes) = *nodes {
             let (time, seed) = (std::time::Duration::from_secs(*seconds), seed.unwrap_or(1));
@@ -186,7 +192,14 @@ impl Sim {
             });
         }
         let options = bourse_sim::cli::Options { seeds: *seeds, seed: *seed, json };
-        if *grid { bourse_sim::grid::cli::simulate(&options) } else { bourse_sim::cli::simulate(&options) }
+        match machines {
+            Some(machines) => {
+                let machines = (*machines > 1).then_some(usize::from(*machines));
+                bourse_sim::machines::cli::simulate(&options, machines)
+            }
+            None if *grid => bourse_sim::grid::cli::simulate(&options),
+            None => bourse_sim::cli::simulate(&options),
+        }
     }
 }
 

@@ -5,27 +5,18 @@
 //! bourse sim --seed 17         shows it
 //! ```
 
-use std::io::{IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub use crate::many::Options;
+use crate::many::speed;
 use crate::seeds::{Report, run};
-use crate::trace::Trace;
 
-/// Between two progress lines.
-const PROGRESS: Duration = Duration::from_millis(100);
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How many seeds.
-    pub seeds: u64,
-    /// Only this one.
-    pub seed: Option<u64>,
-    /// One line of JSON instead of text.
-    pub json: bool,
+/// Runs seeds and says what came of them, on standard output. Whether nothing was found.
+pub fn simulate(options: &Options) -> std::io::Result<bool> {
+    crate::many::simulate::<Total>(options, run)
 }
 
 /// All seeds together.
@@ -41,73 +32,11 @@ struct Total {
     failed: Vec<Report>,
 }
 
-/// Runs seeds and says what came of them, on standard output. Whether nothing was found.
-pub fn simulate(options: &Options) -> std::io::Result<bool> {
-    let seeds = match options.seed {
-        Some(seed) => seed..=seed,
-        None => 1..=options.seeds,
-    };
-    // A seed's own panics are its findings. Where a panic ends the process, this is all that is seen of it.
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|panic| {
-        let seed = SEED.get();
-        eprintln!("seed {seed}: {panic}\nto see it: bourse sim --seed {seed}");
-    }));
-    let began = Instant::now();
-    let total = all(seeds, options);
-    std::panic::set_hook(before);
-    let took = began.elapsed();
-    let mut out = std::io::stdout().lock();
-    if options.json {
-        writeln!(out, "{}", total.to_json(took))?;
-    } else {
-        total.print(&mut out, took)?;
-    }
-    Ok(total.failed.is_empty())
-}
+impl crate::many::Total for Total {
+    type Report = Report;
 
-thread_local! {
-    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-}
+    const COMMAND: &'static str = "bourse sim";
 
-fn all(seeds: std::ops::RangeInclusive<u64>, options: &Options) -> Total {
-    let (next, last) = (AtomicU64::new(*seeds.start()), *seeds.end());
-    let (done, alone) = (AtomicU64::new(0), options.seed.is_some());
-    let shows = !options.json && !alone && std::io::stderr().is_terminal();
-    let threads = if alone { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
-    let mut total = Total::default();
-    std::thread::scope(|scope| {
-        let work = || {
-            let mut mine = Total::default();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed > last {
-                    return mine;
-                }
-                SEED.set(seed);
-                let trace = if alone && !options.json { Trace::live() } else { Trace::default() };
-                mine.add(run(seed, trace));
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        while shows && !workers.iter().all(|worker| worker.is_finished()) {
-            eprint!("\r{} of {last} seeds", done.load(Ordering::Relaxed));
-            std::thread::sleep(PROGRESS);
-        }
-        if shows {
-            eprint!("\r\x1b[K");
-        }
-        for mine in workers {
-            total.merge(mine.join().expect("a run catches its panics"));
-        }
-    });
-    total.failed.sort_by_key(|report| report.seed);
-    total
-}
-
-impl Total {
-    /// Only a report that went wrong is kept.
     fn add(&mut self, report: Report) {
         self.seeds += 1;
         self.steps += report.steps;
@@ -132,25 +61,18 @@ impl Total {
         self.failed.extend(other.failed);
     }
 
-    fn speed(&self, took: Duration) -> f64 {
-        self.simulated.as_secs_f64() / took.as_secs_f64().max(1e-9)
+    fn failed(&self) -> Vec<(u64, String, &[String])> {
+        self.failed.iter().map(|report| (report.seed, String::new(), &report.violations[..])).collect()
     }
 
-    fn print(&self, out: &mut impl std::io::Write, took: Duration) -> std::io::Result<()> {
+    fn print(&self, out: &mut dyn Write, took: Duration) -> std::io::Result<()> {
         let [done, dead, cancelled] = self.ended;
-        for report in &self.failed {
-            writeln!(out, "seed {} goes wrong:", report.seed)?;
-            for violation in &report.violations {
-                writeln!(out, "  {violation}")?;
-            }
-            writeln!(out, "  to see it: bourse sim --seed {}", report.seed)?;
-        }
         writeln!(
             out,
             "{} seeds in {:.1} s ({:.0} × real time): {} steps, {} faults, {} crashes",
             self.seeds,
             took.as_secs_f64(),
-            self.speed(took),
+            speed(self.simulated, took),
             self.steps,
             self.faults,
             self.crashes
@@ -159,22 +81,16 @@ impl Total {
             out,
             "{} runs of functions; calls: {done} done, {dead} dead letters, {cancelled} cancelled",
             self.runs
-        )?;
-        match self.failed.len() {
-            0 => writeln!(out, "nothing was found"),
-            n => writeln!(out, "{n} went wrong"),
-        }
+        )
     }
 
     fn to_json(&self, took: Duration) -> Value {
         let [done, dead, cancelled] = self.ended;
-        let failed: Vec<Value> =
-            self.failed.iter().map(|r| json!({"seed": r.seed, "violations": r.violations})).collect();
         json!({
             "seeds": self.seeds,
             "seconds": took.as_secs_f64(),
             "simulated_seconds": self.simulated.as_secs_f64(),
-            "times_real_time": self.speed(took),
+            "times_real_time": speed(self.simulated, took),
             "steps": self.steps,
             "faults": self.faults,
             "crashes": self.crashes,
@@ -182,7 +98,6 @@ impl Total {
             "done": done,
             "dead": dead,
             "cancelled": cancelled,
-            "failed": failed,
         })
     }
 }

@@ -58,6 +58,11 @@ impl Clock {
         self.ahead_ms
     }
 
+    /// The clock of another machine of the same grid was set forwards: what was to be when is not known any more.
+    pub(crate) fn note_ahead(&mut self, ms: u64) {
+        self.ahead_ms += ms;
+    }
+
     /// The machine starts anew.
     pub fn reboot(&mut self) {
         self.epoch = self.at;

@@ -284,6 +284,12 @@ impl Disk {
         self.steps.is_empty()
     }
 
+    /// There is something in it that a node would not make anew by itself.
+    pub fn is_used(&self) -> bool {
+        let all = self.shelves.values().flat_map(|shelf| shelf.rows.keys());
+        all.into_iter().any(|key| !bourse_durable::work::is_trigger(key))
+    }
+
     /// Batches that have not landed.
     pub fn unsynced(&self) -> usize {
         self.steps.values().filter(|step| matches!(step, Step::Land { .. })).count()

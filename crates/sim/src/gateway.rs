@@ -2,7 +2,7 @@
 //!
 //! It remembers; whether that is as it should be, [`crate::checkers`] says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bourse_durable::work::Seen;
 use bourse_node::{Answer, Ask, Mode, Ticket};
@@ -25,6 +25,8 @@ pub struct Made {
     pub left: bool,
     /// Its id, once that is known.
     pub call: Option<CallId>,
+    /// The machine that it was made at.
+    pub machine: usize,
 }
 
 /// What the caller of a call was told.
@@ -53,19 +55,23 @@ pub struct Asked {
     pub told: Option<Result<Box<Seen>, v1::Failure>>,
     /// Whoever was to answer is gone, or nobody wants to know any more.
     pub over: bool,
+    /// The machine that was asked.
+    pub machine: usize,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Gateway {
     made: BTreeMap<Ticket, Made>,
-    /// Messages that are not answered.
-    published: BTreeSet<Ticket>,
+    /// Messages that are not answered, and where they were published.
+    published: BTreeMap<Ticket, usize>,
     asked: BTreeMap<Ticket, Asked>,
     waiting: usize,
     tickets: u64,
     /// Ids of calls that somebody was told.
     pub known: Vec<CallId>,
+    /// The machine that clients speak with now.
+    pub machine: usize,
     /// What must never happen, and did.
     pub violations: Vec<String>,
 }
@@ -73,7 +79,8 @@ pub struct Gateway {
 impl Gateway {
     /// A call is made.
     pub fn makes(&mut self, plan: u32, key: &str, mode: Mode) -> Ticket {
-        let made = Made { plan, key: key.to_owned(), mode, heard: Heard::Nothing, left: false, call: None };
+        let (key, machine) = (key.to_owned(), self.machine);
+        let made = Made { plan, key, mode, heard: Heard::Nothing, left: false, call: None, machine };
         self.tickets += 1;
         self.made.insert(Ticket(self.tickets), made);
         self.waiting += 1;
@@ -83,7 +90,7 @@ impl Gateway {
     /// A message is published.
     pub fn publishes(&mut self) -> Ticket {
         self.tickets += 1;
-        self.published.insert(Ticket(self.tickets));
+        self.published.insert(Ticket(self.tickets), self.machine);
         self.waiting += 1;
         Ticket(self.tickets)
     }
@@ -91,7 +98,8 @@ impl Gateway {
     /// A question is asked.
     pub fn asks(&mut self, call: CallId, ask: Ask) -> Ticket {
         self.tickets += 1;
-        self.asked.insert(Ticket(self.tickets), Asked { call, ask, told: None, over: false });
+        let asked = Asked { call, ask, told: None, over: false, machine: self.machine };
+        self.asked.insert(Ticket(self.tickets), asked);
         self.waiting += 1;
         Ticket(self.tickets)
     }
@@ -131,7 +139,7 @@ impl Gateway {
 
     /// A call is answered.
     pub(crate) fn on_reply(&mut self, ticket: Ticket, answer: &Answer) {
-        if self.published.remove(&ticket) {
+        if self.published.remove(&ticket).is_some() {
             self.waiting -= 1;
             return;
         }
@@ -173,12 +181,20 @@ impl Gateway {
 
     /// The node is gone: who was not answered never will be.
     pub(crate) fn on_crash(&mut self) {
-        for made in self.made.values_mut().filter(|made| made.heard == Heard::Nothing) {
+        let machine = self.machine;
+        let made = self.made.values_mut().filter(|made| made.machine == machine);
+        for made in made.filter(|made| made.heard == Heard::Nothing) {
             made.heard = Heard::Unknown("the node is gone".to_owned());
+            self.waiting -= 1;
         }
-        self.asked.values_mut().filter(|asked| asked.told.is_none()).for_each(|asked| asked.over = true);
-        self.published.clear();
-        self.waiting = 0;
+        let asked = self.asked.values_mut().filter(|asked| asked.machine == machine);
+        for asked in asked.filter(|asked| asked.told.is_none() && !asked.over) {
+            asked.over = true;
+            self.waiting -= 1;
+        }
+        let before = self.published.len();
+        self.published.retain(|_, at| *at != machine);
+        self.waiting -= before - self.published.len();
     }
 }
 
@@ -186,7 +202,10 @@ impl Gateway {
 fn may_have_effect(failure: &v1::Failure, has_id: bool) -> bool {
     match failure.kind() {
         Code::Timeout | Code::Cancelled => true,
-        Code::StoreUnavailable => failure.message.starts_with("the store did not say") || has_id,
+        Code::StoreUnavailable => {
+            let unknown = ["the store did not say", "the node that keeps the grid's store was lost"];
+            unknown.iter().any(|text| failure.message.starts_with(text)) || has_id
+        }
         _ => false,
     }
 }

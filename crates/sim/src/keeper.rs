@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bourse_node::{Exit, Found, Input, Kind, Output, PeerId, ProcessId, Report, RevisionId};
-use bourse_wire::id::CallId;
+use bourse_wire::id::{Attempt, CallId};
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as ToNode;
 use bourse_wire::v1::to_worker::Message as ToWorker;
 use bytes::Bytes;
+use semver::{Version, VersionReq};
 
 use crate::checkers::lines::Run;
-use crate::stage::{MODULES, describe, parse};
+use crate::stage::{describe, parse};
 use crate::worker::{Act, Worker};
 use crate::world::{Next, World};
 
@@ -38,12 +39,12 @@ pub(crate) struct Process {
 impl World {
     /// The scanner finds the modules, in their present revision.
     pub fn deploy(&mut self) {
-        let found = |name: &&str| Found {
+        let found = |(name, _): &(&str, &str)| Found {
             name: (*name).to_owned(),
             revision: RevisionId(format!("r{}", self.revision)),
             kind: Kind::Python,
         };
-        let modules = MODULES.iter().map(found).collect();
+        let modules = self.served.iter().map(found).collect();
         self.input(Input::Deploy { modules });
     }
 
@@ -138,17 +139,16 @@ impl World {
     pub(crate) fn keep(&mut self, output: Output) {
         match output {
             Output::Send { peer, message, payload } => {
-                if let ToWorker::Invoke(invoke) = &message
-                    && let Some(call) = CallId::from_wire(&invoke.call)
-                {
-                    self.hands(call, invoke, &payload);
+                if let ToWorker::Invoke(invoke) = &message {
+                    self.begins(invoke, &payload);
                 }
                 self.over_link(peer, Next::ToWorker(peer, message, payload));
             }
             Output::Close { peer } => self.over_link(peer, Next::Closed(peer)),
             Output::StartTemplate { process, module, .. } => {
+                let version = self.version_of(&module);
                 let report = Report::Ready {
-                    module: describe(&module, self.stage.offers),
+                    module: describe(&module, version, self.stage.offers),
                     not_forkable: String::new(),
                 };
                 let p = Process {
@@ -180,8 +180,33 @@ impl World {
         }
     }
 
-    /// A call is handed to an instance.
-    fn hands(&mut self, call: CallId, invoke: &v1::Invoke, payload: &Bytes) {
+    /// The version of a module that is served here.
+    fn version_of(&self, module: &str) -> &'static str {
+        self.served.iter().find(|(name, _)| *name == module).map_or("", |(_, version)| *version)
+    }
+
+    /// A call is handed to an instance of this machine.
+    fn begins(&mut self, invoke: &v1::Invoke, payload: &Bytes) {
+        let Some(call) = CallId::from_wire(&invoke.call) else { return };
+        if let Some(plan) = parse(payload)
+            && let Ok(wanted) = VersionReq::parse(&self.stage.plan(plan).version)
+        {
+            let (module, _) = self.stage.plan(plan).function.split_once('.').unwrap_or_default();
+            let version = self.version_of(module);
+            if !Version::parse(version).is_ok_and(|version| wanted.matches(&version)) {
+                self.books
+                    .violations
+                    .push(format!("call {call} wants {module} {wanted}, and runs on {version:?}"));
+            }
+        }
+        if !self.guests.contains(&(call, Attempt(invoke.attempt))) {
+            self.hands(invoke, payload);
+        }
+    }
+
+    /// A call of this node is handed to an instance, here or elsewhere.
+    pub(crate) fn hands(&mut self, invoke: &v1::Invoke, payload: &Bytes) {
+        let Some(call) = CallId::from_wire(&invoke.call) else { return };
         let Some(plan) = parse(payload) else { return };
         self.stage.hands(call, plan);
         let parent = CallId::from_wire(&invoke.parent);
@@ -199,6 +224,9 @@ impl World {
 
     fn acts(&mut self, peer: PeerId) {
         self.carry_out_acts(peer);
+        if self.config.grid.is_some() {
+            return; // A machine that is cut off runs what has been begun anew elsewhere, in vain.
+        }
         let runs = self.workers.values().filter_map(|worker| {
             let call = CallId::from_wire(worker.running()?)?;
             Some(Run { call, waits: worker.waits_for_call() })

@@ -28,6 +28,8 @@ mod faults;
 pub mod gateway;
 pub mod grid;
 mod keeper;
+pub mod machines;
+pub mod many;
 pub mod mutants;
 pub mod scenarios;
 pub mod seeds;

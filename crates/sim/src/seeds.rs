@@ -86,7 +86,10 @@ fn story(world: &mut World, faults_made: &mut u64) {
     for action in 0..ACTIONS {
         let pause = world.chance.pick(&[0, 0, 1, 1, 3, 10, 40, 400]);
         world.run(pause);
-        workload.act(world);
+        if let Some((after, ticket)) = workload.act(world) {
+            world.run(after);
+            world.leave(ticket);
+        }
         let due = *faults_made < FAULTS_MIN && ACTIONS - action <= FAULTS_MIN - *faults_made;
         if due || world.chance.hits(often) {
             faults::fault(world);

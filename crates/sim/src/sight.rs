@@ -5,6 +5,8 @@ use bourse_durable::work::Seen;
 use bourse_durable::{StoreAnswer, StoreRequest};
 use bourse_node::{Event, Input, Output, PeerId};
 use bourse_wire::id::CallId;
+use bourse_wire::peer::v1 as peer;
+use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bourse_wire::v1;
 use bourse_wire::v1::to_node::Message as ToNode;
 use bourse_wire::v1::to_worker::Message as ToWorker;
@@ -108,16 +110,18 @@ pub(crate) fn output(output: &Output) -> String {
             format!("node -> outside  {} for {call} #{}", function.name(), attempt.0)
         }
         Output::Desist { call, .. } => format!("node -> outside  desist, {call}"),
-        Output::Dial { .. }
-        | Output::PeerSend { .. }
-        | Output::PeerClose { .. }
-        | Output::Roster(_)
-        | Output::GridStore(_)
-        | Output::Deployments(_)
-        | Output::Assigned(_)
-        | Output::Authorities => {
-            unreachable!("this node is alone")
-        }
+        Output::Dial { address, .. } => format!("node dials {address}"),
+        Output::PeerSend { link, message, .. } => format!("node -> link {}  {}", link.0, to_peer(message)),
+        Output::PeerClose { link } => format!("node closes link {}", link.0),
+        Output::Roster(entries) => format!("node keeps {} keys", entries.len()),
+        Output::GridStore(store) => format!("node keeps in mind that the store is {}", store.short()),
+        Output::Catalogue(modules) => format!(
+            "node keeps in mind modules of others: {}",
+            modules.iter().map(|m| format!("{} {}", m.name, m.version)).collect::<Vec<_>>().join(", ")
+        ),
+        Output::Deployments(all) => format!("node keeps {} deployments", all.len()),
+        Output::Assigned(items) => format!("node is assigned {} bundles", items.len()),
+        Output::Authorities => "node keeps where it begins".to_owned(),
         Output::Ready => "node is ready".to_owned(),
         Output::Drained => "node is drained".to_owned(),
     }
@@ -143,6 +147,45 @@ fn to_worker(message: &ToWorker, payload: &Bytes) -> String {
         ToWorker::Reply(r) => format!("reply {}{}", r.request, failed(r.failure.as_ref())),
         ToWorker::Value(v) => format!("value {}{} {payload:?}", v.request, failed(v.failure.as_ref())),
         ToWorker::Cancel(c) => format!("cancel {} #{}, interrupt: {}", id(&c.call), c.attempt, c.interrupt),
+        other => first_word(other),
+    }
+}
+
+/// What a node says to another.
+pub(crate) fn to_peer(message: &Frame) -> String {
+    match message {
+        Frame::Run(run) => {
+            let invoke = run.invoke.as_ref();
+            let call =
+                invoke.map_or_else(String::new, |i| format!("{} #{} {}", id(&i.call), i.attempt, i.function));
+            format!("run {call}")
+        }
+        Frame::FromRunner(said) => match &said.message {
+            Some(peer::from_runner::Message::Said(said)) => {
+                format!("the runner says {}", said.message.as_ref().map_or_else(String::new, first_word))
+            }
+            Some(peer::from_runner::Message::Ended(ended)) => {
+                format!("the runner has ended, begun: {}{}", ended.begun, failed(ended.failure.as_ref()))
+            }
+            None => "the runner says nothing".to_owned(),
+        },
+        Frame::Forward(forward) => {
+            format!(
+                "forward {} {}",
+                forward.request,
+                forward.what.as_ref().map_or_else(String::new, first_word)
+            )
+        }
+        Frame::Forwarded(forwarded) => match &forwarded.how {
+            Some(peer::forwarded::How::Reply(reply)) => {
+                format!("forwarded {}: reply{}", forwarded.request, failed(reply.failure.as_ref()))
+            }
+            how => format!(
+                "forwarded {}: {}",
+                forwarded.request,
+                how.as_ref().map_or_else(String::new, first_word)
+            ),
+        },
         other => first_word(other),
     }
 }

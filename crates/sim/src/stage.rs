@@ -66,6 +66,8 @@ pub enum End {
 pub struct Plan {
     /// `module.function`.
     pub function: String,
+    /// Which versions its call may run on, if somebody outside makes it; empty: any.
+    pub version: String,
     /// The ledger to which it adds itself.
     pub scope: Option<String>,
     /// A ledger of another home whose count it reads.
@@ -99,6 +101,7 @@ impl Plan {
     pub fn of(function: &str) -> Self {
         Self {
             function: function.to_owned(),
+            version: String::new(),
             scope: None,
             peek: None,
             run_ms: 0,
@@ -383,7 +386,7 @@ pub fn scope_in(partition: u8) -> String {
 }
 
 /// What a module says of itself.
-pub fn describe(module: &str, offers: Offers) -> v1::Module {
+pub fn describe(module: &str, version: &str, offers: Offers) -> v1::Module {
     let parameter = |(name, required)| v1::Parameter { name, required, ..Default::default() };
     let parameters: Vec<_> =
         [("key".to_owned(), true), ("plan".to_owned(), false)].map(parameter).into_iter().collect();
@@ -408,6 +411,7 @@ pub fn describe(module: &str, offers: Offers) -> v1::Module {
     ];
     v1::Module {
         name: module.to_owned(),
+        version: version.to_owned(),
         functions: functions.into_iter().map(function).chain(offers.functions(module)).collect(),
         ..Default::default()
     }

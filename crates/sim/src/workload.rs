@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bourse_node::{Ask, Mode};
+use bourse_node::{Ask, Mode, Ticket};
 
 use crate::stage::{End, MODULES, Plan, scope_in};
 use crate::world::World;
@@ -15,6 +15,8 @@ pub(crate) struct Workload {
     /// Of a thousand plans, so many have a key, or a next one.
     keyed: u64,
     tails: u64,
+    /// Versions that are wanted; none: it does not matter.
+    versions: &'static [&'static str],
 }
 
 impl Workload {
@@ -29,11 +31,16 @@ impl Workload {
             scopes.push(scope_in(name.partition().0));
         }
         let (keyed, tails) = (world.chance.pick(&[0, 150, 300, 600]), world.chance.pick(&[0, 100, 300]));
-        Self { scopes, keys, keyed, tails }
+        Self { scopes, keys, keyed, tails, versions: &[] }
     }
 
-    /// Some client does something.
-    pub(crate) fn act(&self, world: &mut World) {
+    /// From now on clients want these versions of what they call.
+    pub(crate) fn wants(&mut self, versions: &'static [&'static str]) {
+        self.versions = versions;
+    }
+
+    /// Some client does something. Gives a call whose caller goes away, and after how many milliseconds.
+    pub(crate) fn act(&self, world: &mut World) -> Option<(u64, Ticket)> {
         let known = world.gateway.known.clone();
         match world.chance.below(20) {
             0..=8 => {
@@ -56,9 +63,7 @@ impl Workload {
                 let timeout = world.chance.pick(&[None, None, Some(30), Some(1_000)]);
                 let ticket = world.call(plan, Mode::Sync, "", timeout.map(Duration::from_millis));
                 if world.chance.hits(100) {
-                    let pause = world.chance.below(20);
-                    world.run(pause);
-                    world.leave(ticket);
+                    return Some((world.chance.below(20), ticket));
                 }
             }
             _ if known.is_empty() => {}
@@ -80,6 +85,7 @@ impl Workload {
                 world.ask(call, ask);
             }
         }
+        None
     }
 
     /// A plan, with those of the calls that it makes.
@@ -91,6 +97,9 @@ impl Workload {
             world.chance.pick(&["f", "f", "q"])
         };
         let mut plan = Plan::of(&format!("{module}.{function}"));
+        if depth == 0 && !self.versions.is_empty() && world.chance.hits(300) {
+            plan.version = world.chance.pick(self.versions).to_owned();
+        }
         if !matches!(function, "f" | "q") {
             plan.key = format!("k{}", world.chance.below(self.keys));
         }

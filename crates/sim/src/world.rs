@@ -11,16 +11,21 @@
 //! boundary: a crash there leaves what the one before would have left.
 //!
 //! A crash takes all that the node has started along, and all that was on the way; then the next life begins.
+//!
+//! A world may be one machine of a grid ([`crate::machines`]). Then what it has in common with the others is lent to it while
+//! something happens here, and what its node wants of other nodes is put aside for the grid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bourse_durable::batch::{Batch, Op};
 use bourse_durable::{StoreRequest, Token};
 use bourse_node::{
     Ask, Config, Exit, Input, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Success, Ticket,
 };
 use bourse_wire::failure::Code;
 use bourse_wire::id::{Attempt, CallId, Incarnation};
+use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bourse_wire::time::Mono;
 use bourse_wire::v1::to_worker::Message as ToWorker;
 use bytes::Bytes;
@@ -31,12 +36,14 @@ use crate::clock::Clock;
 use crate::disk::{Disk, Happening, Keep, Mood};
 use crate::gateway::Gateway;
 use crate::keeper::Process;
-use crate::stage::{Stage, Step, parse};
+use crate::stage::{MODULES, Stage, Step, parse};
 use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// How long a message to or from a worker is on its way.
 const LINK: Duration = Duration::from_micros(10);
+/// A timer that rings so often without time going on never stops.
+const RINGS_MAX: u32 = 10;
 /// How long something takes that the daemon does for a function.
 const OUTSIDE: Duration = Duration::from_millis(2);
 
@@ -73,6 +80,16 @@ pub struct Counts {
     pub boundaries: u64,
 }
 
+/// What the machines of a grid have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub stage: Stage,
+    pub gateway: Gateway,
+    pub books: Books,
+    pub trace: Trace,
+    pub chance: Chance,
+}
+
 /// See the module.
 pub struct World {
     /// The one under test.
@@ -97,6 +114,14 @@ pub struct World {
     pub crash_at: Option<CrashAt>,
     /// Nothing more is to be started by the node.
     pub drained: bool,
+    /// The machine is there, and its node runs.
+    pub(crate) is_up: bool,
+    /// The modules that are found here, each with its version.
+    pub(crate) served: Vec<(&'static str, &'static str)>,
+    /// What the node wants of other nodes, and has to say to whoever keeps things for it.
+    pub(crate) aside: Vec<Output>,
+    /// Calls of other nodes that run here, or are going to.
+    pub(crate) guests: BTreeSet<(CallId, Attempt)>,
     pub(crate) config: Config,
     pub(crate) next: BTreeMap<(Mono, u64), Next>,
     pub(crate) order: u64,
@@ -108,6 +133,10 @@ pub struct World {
     pub(crate) next_peer: u64,
     pub(crate) revision: u64,
     lives: u64,
+    inputs: u64,
+    /// The node's invariants are checked after each so manieth input.
+    pub(crate) checks_each: u64,
+    rings: u32,
     /// Messages take a little longer, or not.
     pub(crate) jitter: bool,
     counts_boundaries: bool,
@@ -132,6 +161,10 @@ impl World {
             counts: Counts::default(),
             crash_at: None,
             drained: false,
+            is_up: true,
+            served: MODULES.map(|name| (name, "")).to_vec(),
+            aside: Vec::new(),
+            guests: BTreeSet::new(),
             config,
             next: BTreeMap::new(),
             order: 0,
@@ -142,6 +175,9 @@ impl World {
             next_peer: 1,
             revision: 1,
             lives: 1,
+            inputs: 0,
+            checks_each: 1,
+            rings: 0,
             jitter: false,
             counts_boundaries: false,
             left_behind: 0,
@@ -169,7 +205,7 @@ impl World {
         let ticket = self.gateway.makes(plan, key, mode);
         let call = NewCall {
             function: self.stage.plan(plan).function.parse().expect("plans name functions"),
-            version: String::new(),
+            version: self.stage.plan(plan).version.clone(),
             payload: self.stage.plan(plan).argument(plan),
             timeout,
             queue_wait: None,
@@ -230,14 +266,19 @@ impl World {
         } else {
             self.node.handle_timeout(self.clock.now());
             self.after_input();
+            // What is over may be found out by one that rings late, and then be over at once.
             let again = self.node.poll_timeout().map(|mono| self.clock.world(mono));
-            assert!(again.is_none_or(|at| at > self.clock.at()), "a timer rings without end");
+            self.rings = if again.is_some_and(|at| at <= self.clock.at()) { self.rings + 1 } else { 0 };
+            assert!(self.rings < RINGS_MAX, "a timer rings without end");
         }
         true
     }
 
     /// When something happens next.
     pub fn next_at(&self) -> Option<Mono> {
+        if !self.is_up {
+            return None;
+        }
         let next = self.next.first_key_value().map(|((at, _), _)| *at);
         let timer = self.node.poll_timeout().map(|mono| self.clock.world(mono));
         [next, self.disk.next_at(), timer].into_iter().flatten().min()
@@ -267,22 +308,39 @@ impl World {
 
     /// The node dies, and all that it has started; then its next life begins, with what the disk has.
     pub fn crash(&mut self, keep: Keep) {
+        self.end_life(keep);
+        self.begin();
+    }
+
+    /// The node dies, and all that it has started.
+    pub(crate) fn end_life(&mut self, keep: Keep) {
         self.counts.crashes += 1;
-        self.lives += 1;
-        self.trace
-            .line(self.clock.at(), 4, || format!("the node dies, and starts again; unsynced: {keep:?}"));
+        self.is_up = false;
+        self.trace.line(self.clock.at(), 4, || format!("the node dies; unsynced: {keep:?}"));
+        let keeps = self.keeps_store();
         for batch in self.disk.crash(keep, &mut self.chance) {
             self.trace
                 .line(self.clock.at(), 5, || format!("disk: {}", crate::sight::batch(&batch, "landed")));
-            self.books.landed(&batch, self.clock.now().wall.0);
+            self.lands(keeps, &batch);
         }
         self.gateway.on_crash();
-        self.books.lines.on_crash();
+        if keeps {
+            self.books.lines.on_crash();
+        }
         self.next.clear();
         self.last_of.clear();
         self.processes.clear();
         self.workers.clear();
+        self.guests.clear();
+        self.aside.clear();
         self.drained = false;
+    }
+
+    /// The next life begins, with what the disk has.
+    pub(crate) fn begin(&mut self) {
+        self.lives += 1;
+        self.is_up = true;
+        self.trace.line(self.clock.at(), 9, || "the node starts again".to_owned());
         let mut seed = self.chance.clone();
         self.node = Node::new(self.config.clone(), Incarnation(self.lives), seed_of(seed.word(), self.lives));
         self.input(Input::Recover);
@@ -316,7 +374,8 @@ impl World {
     }
 
     fn after_input(&mut self) {
-        if !cfg!(debug_assertions) {
+        self.inputs += 1;
+        if !cfg!(debug_assertions) && self.inputs.is_multiple_of(self.checks_each) {
             self.node.check_invariants();
         }
         while let Some(output) = self.node.poll() {
@@ -348,7 +407,9 @@ impl World {
                 self.books.told(ticket, &self.gateway);
             }
             Output::Store { token, request } => {
-                if let StoreRequest::Commit(batch) = &request {
+                if let StoreRequest::Commit(batch) = &request
+                    && self.keeps_store()
+                {
                     self.books.asked(batch);
                     self.books.lines.asked(token, batch);
                 }
@@ -358,6 +419,15 @@ impl World {
             Output::Desist { .. } => {}
             Output::Drained => self.drained = true,
             Output::Ready | Output::Published { .. } | Output::Event(_) => {}
+            Output::Dial { .. }
+            | Output::PeerSend { .. }
+            | Output::PeerClose { .. }
+            | Output::Roster(_)
+            | Output::GridStore(_)
+            | Output::Catalogue(_)
+            | Output::Deployments(_)
+            | Output::Assigned(_)
+            | Output::Authorities => self.aside.push(output),
             other => self.keep(other),
         }
     }
@@ -382,16 +452,71 @@ impl World {
             Happening::Landed(batch, late) => {
                 let how = if late { "landed late" } else { "landed" };
                 self.say(7, || format!("disk: {}", crate::sight::batch(&batch, how)));
-                self.books.landed(&batch, self.clock.now().wall.0);
+                let keeps = self.keeps_store();
+                self.lands(keeps, &batch);
             }
             Happening::Answer(token, answer) => {
                 self.say(8, || {
                     format!("disk -> node  {} {}", crate::sight::answer(&answer), token_text(token))
                 });
-                self.books.lines.heard(token, &answer);
+                if self.keeps_store() {
+                    self.books.lines.heard(token, &answer);
+                }
                 self.input(Input::Store { token, answer });
             }
         }
+    }
+
+    /// Whether what is in this disk counts: a grid has one store.
+    pub(crate) fn keeps_store(&self) -> bool {
+        match self.node.grid_key() {
+            None => true,
+            Some(key) => self.node.grid_store().is_some_and(|store| store.node.id.0 == key),
+        }
+    }
+
+    /// A batch has landed. Only triggers are kept where the store is not.
+    fn lands(&mut self, keeps: bool, batch: &Batch) {
+        if keeps {
+            return self.books.landed(batch, self.clock.now().wall.0);
+        }
+        let key = |op: &Op| match op {
+            Op::Put { key, .. } | Op::Delete { key } => key.clone(),
+        };
+        if batch.ops.iter().map(key).any(|key| !bourse_durable::work::is_trigger(&key)) {
+            let text = crate::sight::batch(batch, "landed in a store that is not the grid's");
+            self.books.violations.push(text);
+        }
+    }
+
+    /// What its daemon finds out about the node's own store when it starts.
+    pub(crate) fn own_store_again(&mut self) {
+        let is_used = self.disk.is_used();
+        let Some(grid) = &mut self.config.grid else { return };
+        let is_keeper = grid.known_store.as_ref().is_some_and(|store| store.node.id.0 == grid.id);
+        if let Some(own) = &mut grid.store {
+            own.used |= is_used;
+            own.offered |= own.used || is_keeper;
+        }
+    }
+
+    /// Another node sends a call to be run here.
+    pub(crate) fn note_guest(&mut self, frame: &Frame) {
+        if let Frame::Run(run) = frame
+            && let Some(invoke) = &run.invoke
+            && let Some(call) = CallId::from_wire(&invoke.call)
+        {
+            self.guests.insert((call, Attempt(invoke.attempt)));
+        }
+    }
+
+    /// What machines have in common comes here, and what was here goes back.
+    pub(crate) fn trade(&mut self, common: &mut Common) {
+        std::mem::swap(&mut self.stage, &mut common.stage);
+        std::mem::swap(&mut self.gateway, &mut common.gateway);
+        std::mem::swap(&mut self.books, &mut common.books);
+        std::mem::swap(&mut self.trace, &mut common.trace);
+        std::mem::swap(&mut self.chance, &mut common.chance);
     }
 
     pub(crate) fn later(&mut self, after: Duration, next: Next) {

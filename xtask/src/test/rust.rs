@@ -49,16 +49,18 @@ pub(super) fn tests() -> Result<Count> {
 
 /// How many grids are simulated besides those among the tests, optimised.
 const GRID_SEEDS: &str = "5000";
+/// How many grids of whole nodes.
+const MACHINE_SEEDS: &str = "1000";
 
-/// The grid's simulator at length.
+/// The grid's simulators at length.
 pub(super) fn seeds() -> Result<Count> {
     let mut command = cargo();
-    command.args(["test", "--profile", "seeds", "--package", "bourse-sim", "--test", "grid_seeds"]);
-    command.args(["--", "--nocapture", "whatever_happens_to_the_grid"]);
-    command.env("BOURSE_GRID_SEEDS", GRID_SEEDS);
+    command.args(["test", "--profile", "seeds", "--package", "bourse-sim"]);
+    command.args(["--test", "grid_seeds", "--test", "machine_seeds", "--", "--nocapture", "whatever_happens_to"]);
+    command.env("BOURSE_GRID_SEEDS", GRID_SEEDS).env("BOURSE_MACHINE_SEEDS", MACHINE_SEEDS);
     let shown = |line: &str| {
         let said = line.trim_start();
-        said.starts_with("error") || said.starts_with("bourse sim --grid") || said.contains(" seeds in ")
+        said.starts_with("error") || said.starts_with("bourse sim --") || said.contains(" seeds in ")
     };
     read(&mut command, shown, "failures:")
 }

@@ -194,6 +194,19 @@ impl Net {
         [Some(arrives), again]
     }
 
+    /// The same of a message that is neither lost nor repeated, and overtakes none that was sent before it.
+    pub fn in_turn(&mut self, chance: &mut Chance, at: Mono, link: u32, end: usize) -> [Option<Mono>; 2] {
+        let ends = self.links[link as usize].ends;
+        let (from, to) = (ends[end].node, ends[1 - end].node);
+        self.fates.sent += 1;
+        let mut arrives = at + self.takes(chance, from, to);
+        if chance.hits(self.mood.delayed) {
+            self.fates.late += 1;
+            arrives = arrives + Duration::from_millis(chance.between((10, 1500)));
+        }
+        [Some(self.in_order(link, 1 - end, arrives)), None]
+    }
+
     fn in_order(&mut self, link: u32, to: usize, arrives: Mono) -> Mono {
         let last = &mut self.links[link as usize].ends[to].last;
         *last = arrives.max(*last + APART);

@@ -91,6 +91,11 @@ pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| PANIC.set(Some(panic.to_string()))));
 }
 
+/// What the last panic of this thread was, if those are caught.
+pub(crate) fn take_panic() -> Option<String> {
+    PANIC.take()
+}
+
 /// Runs a seed.
 pub fn run(seed: u64, trace: Trace) -> Report {
     let mut chance = Chance::new(seed);
