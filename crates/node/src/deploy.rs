@@ -372,18 +372,20 @@ impl Node {
         &mut self,
         now: Now,
         process: ProcessId,
-        pid: u32,
+        (pid, shared): (u32, bool),
         description: v1::Module,
     ) -> Result<RevisionId, v1::Failure> {
         let name = description.name.clone();
         if let Some(id) = self.attached_alike(&name, pid, &description) {
             let module = self.modules.get_mut(&name).expect("it was just looked at");
             module.revisions.get_mut(&id).expect("it was just looked at").instances.insert(process);
+            self.grid.offers_stale = true;
             return Ok(id);
         }
         let id = RevisionId(format!("attached-{}", process.0));
         let mut revision = Revision::new(Kind::Process);
         revision.describe(description)?;
+        revision.shared = shared;
         self.check_own_queues(&name, &revision)?;
         revision.instances.insert(process);
         let module = self.modules.entry(name.clone()).or_insert_with(|| {

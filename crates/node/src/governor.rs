@@ -383,6 +383,7 @@ impl Node {
             if let Some(revision) = module.revisions.get_mut(&i.revision) {
                 revision.instances.remove(&process);
             }
+            self.grid.offers_stale |= i.attached;
             let last = module.revisions.get(&i.revision).is_none_or(|r| r.instances.is_empty());
             if i.attached && last && module.attached.as_ref() == Some(&i.revision) {
                 self.detach(now, &i.module);

@@ -62,6 +62,8 @@ pub(crate) struct Revision {
     pub version: Option<semver::Version>,
     pub functions: BTreeMap<String, Function>,
     pub instances: BTreeSet<ProcessId>,
+    /// Of an attached process: other nodes may have it too.
+    pub shared: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +109,16 @@ impl Module {
 
     pub(crate) fn own_revision(&self) -> Option<&Revision> {
         self.revisions.get(self.own()?)
+    }
+
+    /// What other nodes may have run here: what lies in the folder, or an attached process that shares what it serves. What a
+    /// developer attaches is this machine's own.
+    pub(crate) fn for_others(&self) -> Option<&Revision> {
+        let served = match &self.attached {
+            Some(attached) => self.revisions.get(attached).filter(|revision| revision.shared),
+            None => self.revisions.get(self.current.as_ref()?),
+        };
+        served.filter(|revision| revision.loading == Loading::Done && !self.removed)
     }
 
     /// Calls that wait for an instance, here or elsewhere.
@@ -158,6 +170,7 @@ impl Revision {
             version: None,
             functions: BTreeMap::new(),
             instances: BTreeSet::new(),
+            shared: false,
         }
     }
 

@@ -406,7 +406,7 @@ impl Node {
             return;
         }
         let process = self.new_process();
-        let revision = match self.attach(now, process, hello.pid, description) {
+        let revision = match self.attach(now, process, (hello.pid, hello.shared), description) {
             Ok(revision) => revision,
             Err(failure) => return self.refuse(peer, failure),
         };

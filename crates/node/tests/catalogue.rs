@@ -337,3 +337,39 @@ fn what_is_being_loaded_here_is_waited_for_though_others_serve_it_already() {
     assert_eq!(g.nodes[0].look(id), "done two");
     quiet(&mut g);
 }
+
+#[test]
+fn an_attached_process_that_shares_what_it_serves_is_there_for_all() {
+    let mut g = grid(&[8, 8]);
+    g.run(1_000);
+    let attach = |g: &mut Grid, shared| {
+        let module = module("m", "1.0.0", "far").function("slow", [Run(1_000), Return("slow")]);
+        g.nodes[1].attach_as(module, |hello| (hello.pid, hello.shared) = (7, shared))
+    };
+    // 1. What a developer attaches is this machine's own.
+    let peer = attach(&mut g, false);
+    g.run(1_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Err("not_found".to_owned()));
+    g.nodes[1].hang_up(peer);
+    g.run(1_000);
+    // 2. As many calls at a time as there are connections, whoever makes them.
+    let first = attach(&mut g, true);
+    attach(&mut g, true);
+    g.run(1_000);
+    assert_eq!(ask(&mut g, 0, "m.f", ""), Ok("far".to_owned()));
+    let before = g.now;
+    let calls: Vec<_> = (0..6).map(|_| g.nodes[0].call("m.slow")).collect();
+    answered(&mut g, 0, &calls);
+    assert!(calls.iter().all(|call| g.nodes[0].code(*call) == "ok"));
+    let took = g.now.since(before);
+    assert!((common::ms(3_000)..common::ms(3_500)).contains(&took), "two at a time: {took:?}");
+    assert_eq!(g.nodes[1].running_most, 2);
+    // 3. One connection less, one call less; without any, there is no such module.
+    g.nodes[1].hang_up(first);
+    g.run(1_000);
+    let before = g.now;
+    let calls: Vec<_> = (0..2).map(|_| g.nodes[0].call("m.slow")).collect();
+    answered(&mut g, 0, &calls);
+    assert!(g.now.since(before) >= common::ms(2_000));
+    quiet(&mut g);
+}

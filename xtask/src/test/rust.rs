@@ -56,7 +56,15 @@ const MACHINE_SEEDS: &str = "1000";
 pub(super) fn seeds() -> Result<Count> {
     let mut command = cargo();
     command.args(["test", "--profile", "seeds", "--package", "bourse-sim"]);
-    command.args(["--test", "grid_seeds", "--test", "machine_seeds", "--", "--nocapture", "whatever_happens_to"]);
+    command.args([
+        "--test",
+        "grid_seeds",
+        "--test",
+        "machine_seeds",
+        "--",
+        "--nocapture",
+        "whatever_happens_to",
+    ]);
     command.env("BOURSE_GRID_SEEDS", GRID_SEEDS).env("BOURSE_MACHINE_SEEDS", MACHINE_SEEDS);
     let shown = |line: &str| {
         let said = line.trim_start();

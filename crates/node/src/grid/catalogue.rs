@@ -176,12 +176,11 @@ impl Node {
         }
     }
 
-    /// What this node serves to others: not what a developer's process does.
+    /// What this node serves to others.
     fn own_modules(&self) -> BTreeMap<String, v1::Module> {
         let served = |(name, m): (&String, &Module)| {
-            let revision = m.current.as_ref().and_then(|id| m.revisions.get(id))?;
-            let sells = !m.removed && m.attached.is_none() && !self.draining;
-            sells.then(|| (name.clone(), revision.description.clone()))
+            let revision = m.for_others().filter(|_| !self.draining)?;
+            Some((name.clone(), revision.description.clone()))
         };
         let (mut bytes, mut own) = (0, BTreeMap::new());
         for (name, module) in self.modules.iter().filter_map(served) {

@@ -9,7 +9,6 @@ use semver::VersionReq;
 
 use crate::Node;
 use crate::message::Event;
-use crate::module::Loading;
 use crate::timers::Timer;
 
 /// Between two looks at what waits.
@@ -26,12 +25,12 @@ impl Node {
         let most = self.config.grid.as_ref().and_then(|g| g.sell_max).unwrap_or(self.config.running_max);
         let mut offers: BTreeMap<Lot, u32> = BTreeMap::new();
         for (name, module) in &self.modules {
-            let Some(revision) = module.own_revision().filter(|r| r.loading == Loading::Done) else {
-                continue;
+            let Some(revision) = module.for_others() else { continue };
+            let sells = !self.draining && !module.pause.open;
+            let limit = match module.attached.is_some() {
+                true => revision.instances.len().min(most),
+                false => self.config.of(name).instances_max.unwrap_or(most).min(most),
             };
-            // A developer's process is this machine's own.
-            let sells = !self.draining && !module.removed && module.attached.is_none() && !module.pause.open;
-            let limit = self.config.of(name).instances_max.unwrap_or(most).min(most);
             let Some(version) = revision.version.clone().filter(|_| sells && limit > 0) else { continue };
             let lot = Lot { module: name.clone(), version };
             offers.insert(lot, u32::try_from(limit).unwrap_or(u32::MAX));
