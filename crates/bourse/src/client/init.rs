@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use bourse_peers::keys::{self, KEY_FILE, Loaded, PUBLIC_FILE};
 use serde_json::json;
 
 use super::{Error, OK};
 use crate::config::{self, Config, Given};
 use crate::daemon::files;
-use crate::daemon::peers::keys::{self, KEY_FILE, Loaded, PUBLIC_FILE};
 
 /// Makes this node's keys, by which other nodes know it, and prints the public one.
 #[derive(clap::Args)]

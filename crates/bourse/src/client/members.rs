@@ -3,6 +3,9 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use bourse_peers::enroll::enroll;
+use bourse_peers::ticket::Ticket as Invitation;
+use bourse_peers::{keys, own};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -11,9 +14,6 @@ use super::table::{BAD, DIM, GOOD, Table};
 use super::{Error, OK, Reach};
 use crate::config::{self, Config, Given};
 use crate::daemon::files;
-use crate::daemon::peers::enroll::enroll;
-use crate::daemon::peers::keys;
-use crate::daemon::peers::ticket::Ticket as Invitation;
 
 /// Makes a ticket, with which another node joins the grid of a running daemon.
 #[derive(clap::Args)]
@@ -156,10 +156,10 @@ pub(crate) fn join(join: &Join) -> anyhow::Result<u8> {
         ))
         .into());
     }
-    let own = keys::load_or_make(&data)?.keys;
-    let name = files::hostname().unwrap_or_default();
-    let joined = block_on(enroll(&data, &own, &name, &ticket))??;
-    let key = own.public().to_hex();
+    let own_keys = keys::load_or_make(&data)?.keys;
+    let name = own::hostname().unwrap_or_default();
+    let joined = block_on(enroll(&data, &own_keys, &name, &ticket))??;
+    let key = own_keys.public().to_hex();
     let mut out = io::stdout().lock();
     if join.json {
         writeln!(out, "{}", json!({"key": key, "at": joined.at, "nodes": joined.contacts.len()}))?;

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use bourse_node::market::store::GridStore;
 use bourse_node::market::{Contact, NodeId};
+use bourse_peers::{grid_store, keys};
 use bourse_store::{Sqlite, Store as _, StoreId};
 use bourse_wire::id::Incarnation;
 use http::Method;
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use super::http::{Ask, Daemon, block_on};
 use super::{Error, OK, Reach};
 use crate::daemon::files::STORE_FILE;
-use crate::daemon::peers::{grid_store, keys};
 
 /// Shows which store is the grid's, and which node keeps it.
 #[derive(clap::Args)]

@@ -2,29 +2,13 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 
+use bourse_peers::join::{Join, key};
 use bourse_transport::Key;
 use bourse_wire::beacon;
 use bourse_wire::id::FunctionName;
 
 use super::resolve::Config;
 use super::value;
-
-/// A node to connect to: `KEY@HOST:PORT`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Join {
-    /// Its public key.
-    pub key: Key,
-    /// Host and port.
-    pub address: String,
-}
-
-impl std::str::FromStr for Join {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        join(text)
-    }
-}
 
 /// Where other nodes are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +58,9 @@ impl Config {
     /// The nodes that this one connects to first.
     pub(crate) fn join(&self) -> Vec<Join> {
         let all = self.list("join");
-        all.iter().map(|text| join(text).expect("what is to be joined is checked when it is given")).collect()
+        all.iter()
+            .map(|text| text.parse().expect("what is to be joined is checked when it is given"))
+            .collect()
     }
 
     /// The keys that the settings allow.
@@ -88,7 +74,7 @@ impl Config {
 pub(super) fn check(name: &str, text: &str) -> Result<(), String> {
     let items = value::list(text);
     match name {
-        "join" => items.iter().try_for_each(|item| join(item).map(drop)),
+        "join" => items.iter().try_for_each(|item| item.parse::<Join>().map(drop)),
         "allow" => items.iter().try_for_each(|item| key(item).map(drop)),
         "discover" => items.iter().try_for_each(|item| discover(item).map(drop)),
         "grid" => grid(text),
@@ -99,14 +85,6 @@ pub(super) fn check(name: &str, text: &str) -> Result<(), String> {
         "multicast" => multicast(text).map(drop),
         _ => Ok(()),
     }
-}
-
-fn key(text: &str) -> Result<Key, String> {
-    Key::from_hex(text).map_err(|_| {
-        format!(
-            "{text:?} is not a key: 64 hexadecimal digits are expected, which `bourse init` prints on that node"
-        )
-    })
 }
 
 fn discover(text: &str) -> Result<Discover, String> {
@@ -154,21 +132,6 @@ fn multicast(text: &str) -> Result<SocketAddrV4, String> {
     let group =
         text.parse().ok().filter(|group: &SocketAddrV4| group.ip().is_multicast() && group.port() > 0);
     group.ok_or_else(|| format!("{text:?} is no multicast group and port, such as 239.192.70.71:7071"))
-}
-
-fn join(text: &str) -> Result<Join, String> {
-    let Some((of, address)) = text.split_once('@') else {
-        return Err(format!("{text:?} is not KEY@HOST:PORT: there is no @ in it"));
-    };
-    let key = key(of)?;
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-    // Without brackets an IPv6 address does not say where it ends.
-    let is_bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    if host.is_empty() || is_bare_ipv6 || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        let like = "such as 10.0.0.7:7071, [fd00::7]:7071 or alder.example:7071";
-        return Err(format!("{address:?} is not HOST:PORT, {like}"));
-    }
-    Ok(Join { key, address: address.to_owned() })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod schema;
 mod things;
 mod value;
 
-pub(crate) use grid::{Discover, Join};
+pub(crate) use grid::Discover;
 pub(crate) use known::Scope;
 pub(crate) use resolve::{Config, Given, Source};
 pub(crate) use schema::schema;

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bourse_node::{Canary, Deployment, Digest};
+use bourse_peers::own;
 use serde_json::{Value, json};
-
-use super::files;
 
 /// The list of deployments, at the node that keeps the store.
 const LIST_FILE: &str = "deployments.json";
@@ -74,7 +73,7 @@ pub(super) fn save(data: &Path, all: &[Deployment]) -> anyhow::Result<()> {
         })
     };
     let list: Value = all.iter().map(one).collect();
-    files::write_private(&data.join(LIST_FILE), &format!("{list:#}\n"))?;
+    own::write_private(&data.join(LIST_FILE), format!("{list:#}\n"))?;
     let used: Vec<String> = all
         .iter()
         .flat_map(|d| [Some(d.digest), d.previous, d.canary.map(|canary| canary.digest)])
@@ -105,7 +104,7 @@ pub(super) fn served(data: &Path) -> Vec<(String, Digest)> {
 pub(super) fn keep_served(data: &Path, served: &[(&str, Digest)]) -> anyhow::Result<()> {
     fs::create_dir_all(data.join(DEPLOYED_FOLDER))?;
     let text: String = served.iter().map(|(name, digest)| format!("{name} {}\n", hex(digest))).collect();
-    files::write_private(&data.join(DEPLOYED_FOLDER).join(SERVED_FILE), &text)
+    own::write_private(&data.join(DEPLOYED_FOLDER).join(SERVED_FILE), &text)
 }
 
 /// Removes the files of a deployment, but for those of these bundles.

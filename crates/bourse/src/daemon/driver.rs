@@ -25,6 +25,8 @@ use bourse_node::{
     Ask, Exit, Input, LinkId, Mode, NewCall, Node, Origin, Output, PeerId, ProcessId, Report, RevisionId,
     Terms, Ticket,
 };
+use bourse_peers::Peers;
+use bourse_peers::clock::Clock;
 use bourse_transport::{Connection, Event as Arrival, Router, Transport};
 use bourse_wire::failure::Code;
 use bourse_wire::keeper::v1::{Exited, FromTemplate, Loaded, Signal, from_keeper, from_template, to_keeper};
@@ -32,7 +34,6 @@ use bourse_wire::{header, v1};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::clock::Clock;
 use super::deploy::{FromDeployer, Places, Planned, Source};
 use super::discovery::Discovery;
 use super::events::Meters;
@@ -40,7 +41,6 @@ use super::files::Contact;
 use super::keeper::KeeperLine;
 use super::lister::List;
 use super::outside::{Outside, Performed, Task};
-use super::peers::Peers;
 use super::store::StoreThreads;
 use super::{logs, views};
 use crate::config::Config;

@@ -1,4 +1,4 @@
-//! Who this node is among others, and whether its own store is to be the grid's.
+//! Who this node is among others, with whom it speaks, and whether its own store is to be the grid's.
 //!
 //! A grid has one store. A node offers its own, unless it is told to use another's (`store = grid`), or knows of another already, or
 //! is to join nodes of which it knows nothing yet. Which of those that are offered counts is the nodes' to find out.
@@ -10,10 +10,11 @@ use std::sync::Arc;
 use bourse_durable::batch::PartitionId;
 use bourse_node::market::store::GridStore;
 use bourse_node::{GridConfig, OwnStore};
+use bourse_peers::allowed::List;
+use bourse_peers::{Options, Peers, catalogue, grid_store, keys, members, own, seeds};
 use bourse_store::{Limit, Memory, Range, Reader, Sqlite, Store, StoreId};
 
-use super::peers::{Peers, grid_store, members, seeds};
-use super::{catalogue, files};
+use super::files;
 use crate::config::{Config, Discover, Source};
 
 /// Opens the store that the settings name. Who uses that of another node has an empty one, which is never written to.
@@ -27,19 +28,34 @@ pub(super) fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn
     }
 }
 
+/// The lines to other nodes, as the settings say; `None` if this node neither listens nor joins nor looks for others.
+pub(super) async fn start_peers(config: &Config, data: &Path) -> anyhow::Result<Option<Peers>> {
+    let joins = config.join();
+    let is_alone = config.listen().is_none() && joins.is_empty() && seeds::load(data).is_empty();
+    if is_alone && config.discover().is_empty() {
+        return Ok(None);
+    }
+    let own = keys::load_or_make(data)?.keys;
+    tracing::info!("other nodes know this one by the key {}", own.public().to_hex());
+    let list = List::load(data, config.allow(), &members::load(data)?)?;
+    list.check_joins(&joins, own.public())?;
+    let options = Options { own, list, listen: config.listen(), payload_bytes_max: config.payload() };
+    Peers::start(options).await.map(Some)
+}
+
 /// As the settings say, and what was kept of the grid.
 pub(super) fn config(config: &Config, peers: &Peers, store: &dyn Store) -> anyhow::Result<GridConfig> {
     let address = match (config.text("advertise"), peers.address()) {
         ("", None) => String::new(),
         ("", Some(address)) if address.ip().is_unspecified() => {
-            let host = files::hostname()?;
+            let host = own::hostname()?;
             format!("{host}:{}", address.port())
         }
         ("", Some(address)) => address.to_string(),
         (given, _) => given.to_owned(),
     };
     let domain = match config.text("domain") {
-        "" => files::machine(),
+        "" => own::machine(),
         given => given.to_owned(),
     };
     let data = config.data();
@@ -54,7 +70,7 @@ pub(super) fn config(config: &Config, peers: &Peers, store: &dyn Store) -> anyho
     }
     Ok(GridConfig {
         id: peers.key(),
-        name: files::hostname().unwrap_or_default(),
+        name: own::hostname().unwrap_or_default(),
         // Who can't be connected with is no place that others have to reach.
         may_serve: !address.is_empty(),
         address,
@@ -122,3 +138,60 @@ fn is_used(reader: &mut dyn Reader) -> anyhow::Result<bool> {
 
 /// Rows that are read at once.
 const PAGE_ROWS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use bourse_peers::allowed::ALLOWED_FILE;
+    use bourse_transport::{Key, KeyPair};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    async fn start(data: &TempDir, settings: &[(&str, &str)]) -> anyhow::Result<Option<Peers>> {
+        let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let config = Config::resolve(data.path(), &given, std::iter::empty())?;
+        start_peers(&config, data.path()).await
+    }
+
+    #[tokio::test]
+    async fn the_settings_say_whether_and_where() {
+        let data = tempfile::tempdir().unwrap();
+        // 1. Neither listens nor joins: no keys are made.
+        assert!(start(&data, &[]).await.unwrap().is_none());
+        assert!(!data.path().join(keys::KEY_FILE).exists());
+        // 2. Listens; the keys are made, and kept.
+        let peers = start(&data, &[("listen", "127.0.0.1:0")]).await.unwrap().unwrap();
+        let address = peers.address().unwrap();
+        assert_ne!(address.port(), 0);
+        let public = fs::read_to_string(data.path().join(keys::PUBLIC_FILE)).unwrap();
+        assert_eq!(public.trim(), Key(peers.key()).to_hex());
+        // 3. The port is taken.
+        let refused = start(&data, &[("listen", &address.to_string())]).await.err().unwrap().to_string();
+        assert!(
+            refused.contains(&address.to_string()) && refused.contains("stop what listens there"),
+            "{refused}"
+        );
+        // 4. No address of this machine.
+        let refused = start(&data, &[("listen", "192.0.2.1:0")]).await.err().unwrap().to_string();
+        assert!(refused.contains("no such address"), "{refused}");
+        // 5. Beyond loopback without more ado: there are always keys.
+        drop(peers);
+        assert!(start(&data, &[("listen", ":0")]).await.unwrap().unwrap().address().unwrap().port() > 0);
+        // 6. Joins without listening.
+        let key = KeyPair::generate().public().to_hex();
+        let join = format!("{key}@127.0.0.1:9");
+        let peers = start(&data, &[("join", &join), ("allow", &key)]).await.unwrap().unwrap();
+        assert_eq!(peers.address(), None);
+        // 7. Joins one with whom it does not speak; itself; and a list that is none.
+        let refused = start(&data, &[("join", &join)]).await.err().unwrap().to_string();
+        assert!(refused.contains("no key is allowed"), "{refused}");
+        let own = format!("{}@127.0.0.1:9", public.trim());
+        let refused = start(&data, &[("join", &own), ("allow", &key)]).await.err().unwrap().to_string();
+        assert!(refused.contains("own key"), "{refused}");
+        fs::write(data.path().join(ALLOWED_FILE), "nonsense").unwrap();
+        let refused = start(&data, &[("listen", "127.0.0.1:0")]).await.err().unwrap().to_string();
+        assert!(refused.contains("line 1: \"nonsense\" is not a key"), "{refused}");
+    }
+}

@@ -13,14 +13,9 @@
 //! | `views` | what the admin interface shows, as JSON |
 //! | `files`, `logs` | the data folder |
 //! | `mail` | the socket for SMTP |
-//! | `peers` | lines to other nodes |
-//! | `catalogue` | what other nodes serve, kept for the next start |
-//! | `grid` | who this node is among them, and whether its store is the grid's |
+//! | `grid` | who this node is among others, and whether its store is the grid's |
 //! | `discovery` | where other nodes are found |
-//! | `clock` | what time it is |
 
-mod catalogue;
-pub(crate) mod clock;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
 pub(crate) mod discovery;
@@ -33,7 +28,6 @@ mod lister;
 mod logs;
 mod mail;
 pub(crate) mod outside;
-pub(crate) mod peers;
 mod store;
 mod views;
 
@@ -42,6 +36,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bourse_gateway::{Auth, Gateway, Limits};
+use bourse_peers::clock::Clock;
+use bourse_peers::own;
 use bourse_transport::{Bounds, Endpoint, Router, RouterOptions};
 use bourse_wire::header::HEADER_BYTES_MAX;
 use bourse_wire::id::Incarnation;
@@ -49,11 +45,10 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use deploy::Places;
-use discovery::Discovery;
+use discovery::{Discovery, Found};
 use driver::Driver;
 pub(crate) use events::NO_FUNCTIONS;
 use files::Contact;
-use peers::Peers;
 use store::StoreThreads;
 
 /// Runs a daemon until it is told to stop.
@@ -64,7 +59,7 @@ pub(crate) fn run(config: Config, ready_file: Option<&Path>) -> anyhow::Result<(
 }
 
 async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    let clock = clock::Clock::start();
+    let clock = Clock::start();
     // Whoever makes a TLS connection uses this one; it fails only where it has been done before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let files = raise_files();
@@ -78,7 +73,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
 
     // Bound first: that another daemon is there already should be known before anything is started.
     let (to_driver, http_events) = mpsc::unbounded_channel();
-    let seed = files::entropy()?;
+    let seed = own::entropy()?;
     let gateway = Gateway::new(gateway_config(&config, seed, scrape, files), to_driver);
     let listener = gateway.listen(config.http()).map_err(|e| {
         anyhow::anyhow!(
@@ -98,7 +93,7 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
         Some(address) => Some(transport.bind(&Endpoint::Tcp(address)).await?),
     };
 
-    let mut peers = Peers::start(&config, &data).await?;
+    let mut peers = grid::start_peers(&config, &data).await?;
     if let Some(peers) = &peers {
         gateway.name_connections(driver::connections_of(&peers.key()));
     }
@@ -146,11 +141,14 @@ async fn up(config: Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let mut node_config = config.node(cores, token.into(), http.to_string());
     if let (Some(grid), Some(peers), Some(discovery)) = (&mut grid, &mut peers, &mut discovery) {
         // Who is there already is asked before this node begins a grid of its own.
-        grid.seeds.extend(discovery.take().into_iter().filter_map(|found| peers.seed_of(found)));
+        grid.seeds.extend(discovery.take().into_iter().filter_map(|found| match found {
+            Found::Lead(lead) => peers.seed_of(lead),
+            Found::Gone { .. } => None,
+        }));
     }
     node_config.grid = grid;
     node_config.deployments = deployments::load(&data)?;
-    let life = if peers.is_some() { files::next_life(&data)? } else { files::life() };
+    let life = if peers.is_some() { own::next_life(&data)? } else { own::life() };
     let incarnation = Incarnation(life);
     let (to_looked, looked) = mpsc::unbounded_channel();
     let (to_done, done) = mpsc::unbounded_channel();

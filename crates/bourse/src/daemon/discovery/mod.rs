@@ -31,14 +31,13 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use bourse_peers::{Lead, Peers, own};
 use bourse_transport::Key;
 use bourse_wire::beacon::Beacon;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::files;
-use super::peers::Peers;
 use crate::config::{Config, Discover};
 use answers::Answers;
 use dns::Dns;
@@ -50,17 +49,6 @@ const FOUND_MAX: usize = 64;
 
 /// How often the machine's folder is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A node that may be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lead {
-    /// The key that it has to prove to hold.
-    pub key: Key,
-    /// "host:port".
-    pub address: String,
-    /// Its key needs no list.
-    pub trusted: bool,
-}
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +104,7 @@ impl Discovery {
         for source in discover {
             let Discover::Dns { name, port } = source else { continue };
             let (resolver, allowed, linked) = (config.resolver(), peers.allowed(), is_linked.clone());
-            let dns = Dns { name, port, resolver, own, allowed, secret: files::entropy()?, linked };
+            let dns = Dns { name, port, resolver, own, allowed, secret: own::entropy()?, linked };
             sources.spawn(dns.run(to_here.clone()));
         }
         if let Some(address) = listening {

@@ -1,6 +1,7 @@
 //! The lines to other nodes, and where they are found, as the node's inputs and outputs.
 
 use bourse_node::{Input, LinkId, Node};
+use bourse_peers::{PeerEvent, Peers};
 use bourse_transport::SendError;
 use bourse_wire::header;
 use bourse_wire::peer::v1 as peer;
@@ -9,7 +10,6 @@ use bytes::Bytes;
 
 use super::{Driver, meters};
 use crate::daemon::discovery::{Discovery, Found};
-use crate::daemon::peers::{PeerEvent, Peers};
 
 /// Waits for what comes from other nodes; for ever, if this one is alone.
 pub(super) async fn recv(peers: &mut Option<Peers>, events: &mut Vec<PeerEvent>) {
@@ -32,16 +32,21 @@ impl Driver {
     pub(super) fn on_found(&mut self, found: &mut Vec<Found>) {
         for found in found.drain(..) {
             let Some(peers) = &mut self.peers else { return };
-            if let Found::Gone { key, trusted } = found {
-                if trusted {
-                    peers.distrust(key);
+            match found {
+                Found::Gone { key, trusted } => {
+                    if trusted {
+                        peers.distrust(key);
+                    }
+                    // Whoever was named in the settings is asked again and again.
+                    if !self.config.join().iter().any(|join| join.key == key) {
+                        self.handle(Input::SeedGone { node: key.0 });
+                    }
                 }
-                // Whoever was named in the settings is asked again and again.
-                if !self.config.join().iter().any(|join| join.key == key) {
-                    self.handle(Input::SeedGone { node: key.0 });
+                Found::Lead(lead) => {
+                    if let Some((node, address)) = peers.seed_of(lead) {
+                        self.handle(Input::Seed { node, address });
+                    }
                 }
-            } else if let Some((node, address)) = peers.seed_of(found) {
-                self.handle(Input::Seed { node, address });
             }
         }
     }

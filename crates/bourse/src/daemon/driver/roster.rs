@@ -6,16 +6,16 @@ use bourse_node::RosterChange;
 use bourse_node::market::Contact;
 use bourse_node::market::roster::Entry;
 use bourse_node::market::store::GridStore;
+use bourse_peers::join::Join;
+use bourse_peers::ticket::{self, Ticket};
+use bourse_peers::{catalogue, grid_store, members, seeds};
 use bourse_transport::{Key, KeyPair};
 use bourse_wire::failure::Code;
 use bourse_wire::v1;
 use serde_json::{Value, json};
 
 use super::Driver;
-use crate::config::Join;
-use crate::daemon::peers::ticket::{self, Ticket};
-use crate::daemon::peers::{grid_store, members, seeds};
-use crate::daemon::{catalogue, views};
+use crate::daemon::views;
 
 impl Driver {
     /// Does what a user wants. What it came to, for people.

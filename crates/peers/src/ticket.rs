@@ -13,16 +13,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bourse_transport::{Key, KeyPair};
 
-use crate::config::Join;
+use crate::join::Join;
 
 const PREFIX: &str = "bourse-ticket-";
 const FORM: u8 = 1;
 /// Most nodes that a ticket names: it should fit into a line or two.
-pub(crate) const SEEDS_MAX: usize = 4;
+pub const SEEDS_MAX: usize = 4;
 const CHECK_BYTES: usize = 4;
 
 /// See the module.
-pub(crate) struct Ticket {
+pub struct Ticket {
     /// With which a node of the grid is spoken to.
     pub keys: KeyPair,
     /// In milliseconds since 1970, by the clock of who has made it.
@@ -33,7 +33,7 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// How long ago its time was over, by this machine's clock.
-    pub(crate) fn expired(&self) -> Option<Duration> {
+    pub fn expired(&self) -> Option<Duration> {
         let until = SystemTime::UNIX_EPOCH + Duration::from_millis(self.until.min(1 << 50));
         SystemTime::now().duration_since(until).ok()
     }

@@ -12,16 +12,16 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 const PACKED_BYTES_MAX: usize = 4096;
 
 /// The bytes before the header.
-pub(super) const LENGTH_BYTES: usize = 4;
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// How a frame travels.
-pub(super) enum Parts {
+pub(crate) enum Parts {
     One(Bytes),
     Two(Bytes, Bytes),
 }
 
 /// Packs a frame.
-pub(super) fn pack(header: Bytes, payload: Bytes) -> Parts {
+pub(crate) fn pack(header: Bytes, payload: Bytes) -> Parts {
     let bytes = header.len() + payload.len();
     if bytes > PACKED_BYTES_MAX && !payload.is_empty() {
         return Parts::Two(header, payload);
@@ -34,7 +34,7 @@ pub(super) fn pack(header: Bytes, payload: Bytes) -> Parts {
 }
 
 /// Unpacks what came; `None` if no node has sent that.
-pub(super) fn unpack(first: Bytes, second: Bytes) -> Option<(Bytes, Bytes)> {
+pub(crate) fn unpack(first: Bytes, second: Bytes) -> Option<(Bytes, Bytes)> {
     if !second.is_empty() {
         return Some((first, second));
     }

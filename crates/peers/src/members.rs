@@ -15,17 +15,17 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bourse_node::market::NodeId;
-use bourse_node::market::roster::{Entry, Standing};
+use bourse_market::NodeId;
+use bourse_market::roster::{Entry, Standing};
 use bourse_transport::Key;
 
-use super::super::files;
+use crate::own;
 
 /// Which file it is.
-pub(crate) const MEMBERS_FILE: &str = "members";
+pub const MEMBERS_FILE: &str = "members";
 
 /// What is kept; nothing if there is no file.
-pub(crate) fn load(data: &Path) -> anyhow::Result<Vec<Entry>> {
+pub fn load(data: &Path) -> anyhow::Result<Vec<Entry>> {
     let path = data.join(MEMBERS_FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -47,7 +47,7 @@ pub(crate) fn load(data: &Path) -> anyhow::Result<Vec<Entry>> {
 }
 
 /// Writes all of it, whole or not at all.
-pub(crate) fn save<'a>(data: &Path, entries: impl Iterator<Item = &'a Entry>) -> anyhow::Result<()> {
+pub fn save<'a>(data: &Path, entries: impl Iterator<Item = &'a Entry>) -> anyhow::Result<()> {
     let mut text =
         "# who belongs to the grid, as bourse keeps it: key, revision, standing, name\n".to_owned();
     for Entry { key, revision, standing, name } in entries {
@@ -61,7 +61,7 @@ pub(crate) fn save<'a>(data: &Path, entries: impl Iterator<Item = &'a Entry>) ->
             .expect("a text can be written to");
     }
     let path = data.join(MEMBERS_FILE);
-    files::write_private(&path, &text).with_context(|| format!("{} cannot be written", path.display()))
+    own::write_private(&path, &text).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn parse(line: &str) -> Option<Entry> {

@@ -1,20 +1,23 @@
-//! The only place where the daemon asks what time it is.
+//! The only place where what drives a node asks what time it is.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bourse_wire::time::{Mono, Now, Wall};
 
-#[derive(Clone, Copy)]
-pub(crate) struct Clock {
+/// Counts from when it was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    /// A clock that begins to count now.
+    pub fn start() -> Self {
         Self { start: Instant::now() }
     }
 
-    pub(crate) fn now(self) -> Now {
+    /// What time it is.
+    pub fn now(self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Now {
             mono: Mono::default() + self.start.elapsed(),
@@ -23,7 +26,7 @@ impl Clock {
     }
 
     /// The node's time as the runtime's.
-    pub(crate) fn instant(self, at: Mono) -> tokio::time::Instant {
+    pub fn instant(self, at: Mono) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.start + at.since(Mono::default()))
     }
 }

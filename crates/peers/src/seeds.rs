@@ -4,20 +4,20 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use bourse_node::market::Contact;
+use bourse_market::Contact;
 use bourse_transport::Key;
 
-use super::super::files;
-use crate::config::Join;
+use crate::join::Join;
+use crate::own;
 
 /// Which file it is.
-pub(crate) const SEEDS_FILE: &str = "seeds";
+pub const SEEDS_FILE: &str = "seeds";
 
 /// Most of them that are kept.
 const SEEDS_MAX: usize = 16;
 
 /// Those that can be read. A bad line is a seed less, and said.
-pub(crate) fn load(data: &Path) -> Vec<Join> {
+pub fn load(data: &Path) -> Vec<Join> {
     let path = data.join(SEEDS_FILE);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -32,7 +32,7 @@ pub(crate) fn load(data: &Path) -> Vec<Join> {
 }
 
 /// Writes them, whole or not at all; those that were there before come behind them.
-pub(crate) fn save(data: &Path, contacts: impl Iterator<Item = Contact>) -> anyhow::Result<()> {
+pub fn save(data: &Path, contacts: impl Iterator<Item = Contact>) -> anyhow::Result<()> {
     let before = load(data);
     let join = |contact: Contact| Join { key: Key(contact.id.0), address: contact.address };
     let mut seeds: Vec<Join> = contacts.map(join).take(SEEDS_MAX).collect();
@@ -48,5 +48,5 @@ pub(crate) fn save(data: &Path, contacts: impl Iterator<Item = Contact>) -> anyh
     for Join { key, address } in seeds {
         writeln!(text, "{}@{address}", key.to_hex()).expect("a text can be written to");
     }
-    files::write_private(&data.join(SEEDS_FILE), &text)
+    own::write_private(&data.join(SEEDS_FILE), &text)
 }

@@ -1,4 +1,4 @@
-//! What other nodes serve, as this one knew last: the file `catalogue` in the data folder, written by the daemon alone.
+//! What other nodes serve, as this one knew last: the file `catalogue` in the data folder, written by what drives the node alone.
 //!
 //! It holds one message of the peer protocol, `Modules`. It is a memory and nothing more: a node without it hears the same from the
 //! others, only later.
@@ -10,13 +10,13 @@ use bourse_wire::peer::v1 as peer;
 use bourse_wire::v1;
 use prost::Message as _;
 
-use super::files;
+use crate::own;
 
 /// Which file it is.
 const CATALOGUE_FILE: &str = "catalogue";
 
 /// What is kept. A file that is none is as good as no file.
-pub(super) fn load(data: &Path) -> Vec<v1::Module> {
+pub fn load(data: &Path) -> Vec<v1::Module> {
     let path = data.join(CATALOGUE_FILE);
     let Ok(bytes) = std::fs::read(&path) else { return Vec::new() };
     match peer::Modules::decode(bytes.as_slice()) {
@@ -29,12 +29,12 @@ pub(super) fn load(data: &Path) -> Vec<v1::Module> {
 }
 
 /// Writes it, whole or not at all.
-pub(super) fn save(data: &Path, modules: Vec<v1::Module>) -> anyhow::Result<()> {
+pub fn save(data: &Path, modules: Vec<v1::Module>) -> anyhow::Result<()> {
     let entry =
         |module: v1::Module| peer::modules::Entry { name: module.name.clone(), versions: vec![module] };
     let modules = peer::Modules { first: true, entries: modules.into_iter().map(entry).collect() };
     let path = data.join(CATALOGUE_FILE);
-    files::write_private(&path, modules.encode_to_vec())
+    own::write_private(&path, modules.encode_to_vec())
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 

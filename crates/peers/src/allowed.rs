@@ -14,13 +14,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use bourse_node::market::roster::{Entry, Standing};
+use bourse_market::roster::{Entry, Standing};
 use bourse_transport::{Allowed, Key};
 
-use crate::config::Join;
+use crate::join::Join;
 
 /// Which file it is.
-pub(crate) const ALLOWED_FILE: &str = "allowed";
+pub const ALLOWED_FILE: &str = "allowed";
 
 /// Keys that one node can allow.
 const KEYS_MAX: usize = 10_000;
@@ -28,13 +28,13 @@ const KEYS_MAX: usize = 10_000;
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What is said of a node that is dialed and not on the list.
-pub(super) const NOT_ALLOWED: &str = "its key is not allowed here";
+pub(crate) const NOT_ALLOWED: &str = "its key is not allowed here";
 /// What is said of a link whose key was taken off the list.
-pub(super) const REVOKED: &str = "its key is not allowed any more";
+pub(crate) const REVOKED: &str = "its key is not allowed any more";
 
 /// The list, and what it is made from.
-pub(super) struct List {
-    pub(super) allowed: Allowed,
+pub struct List {
+    pub(crate) allowed: Allowed,
     path: PathBuf,
     /// From the settings.
     given: BTreeSet<Key>,
@@ -58,7 +58,7 @@ struct Stamp {
 
 impl List {
     /// From the settings and the file, if it is there.
-    pub(super) fn load(
+    pub fn load(
         data: &Path,
         given: impl IntoIterator<Item = Key>,
         members: &[Entry],
@@ -81,13 +81,13 @@ impl List {
     }
 
     /// The grid's list has other entries. The keys that were allowed before and are not any more.
-    pub(super) fn obey(&mut self, entries: &[Entry]) -> BTreeSet<Key> {
+    pub(crate) fn obey(&mut self, entries: &[Entry]) -> BTreeSet<Key> {
         self.members.extend(entries.iter().map(entry));
         self.renew()
     }
 
     /// A node was found that needs not be on a list. False if there are too many of them.
-    pub(super) fn trust(&mut self, key: Key) -> bool {
+    pub(crate) fn trust(&mut self, key: Key) -> bool {
         if self.trusted.len() < KEYS_MAX {
             self.trusted.insert(key);
             self.renew();
@@ -96,7 +96,7 @@ impl List {
     }
 
     /// It is gone. Whether its key is not allowed any more.
-    pub(super) fn distrust(&mut self, key: Key) -> bool {
+    pub(crate) fn distrust(&mut self, key: Key) -> bool {
         self.trusted.remove(&key) && self.renew().contains(&key)
     }
 
@@ -110,7 +110,7 @@ impl List {
 
     /// Whom this node joins has to be on the list, as everybody else: so that there is one place that says with whom it
     /// speaks.
-    pub(super) fn check_joins(&self, joins: &[Join], own: Key) -> anyhow::Result<()> {
+    pub fn check_joins(&self, joins: &[Join], own: Key) -> anyhow::Result<()> {
         let path = self.path.display();
         for Join { key, address } in joins {
             if *key == own {
@@ -136,7 +136,7 @@ impl List {
     }
 
     /// Reads the file again if it has changed. The keys that were on the list before and are not any more.
-    pub(super) fn look(&mut self) -> BTreeSet<Key> {
+    pub(crate) fn look(&mut self) -> BTreeSet<Key> {
         let now = stamp(&self.path);
         if now == self.seen {
             return BTreeSet::new();

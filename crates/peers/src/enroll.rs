@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bourse_node::market::roster::Entry;
-use bourse_node::market::store::GridStore;
-use bourse_node::market::{Contact, codec};
+use bourse_market::roster::Entry;
+use bourse_market::store::GridStore;
+use bourse_market::{Contact, codec};
 use bourse_transport::{Bounds, Event, KeyPair, Transport as _};
 use bourse_wire::header;
 use bourse_wire::peer::v1::to_peer::Message;
@@ -26,7 +26,7 @@ use super::{HEADER_BYTES_MAX, HEARTBEAT_MS, grid_store, members, read, seeds};
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What came of it.
-pub(crate) struct Joined {
+pub struct Joined {
     /// Who has let this node in.
     pub at: String,
     /// Where it begins.
@@ -37,12 +37,7 @@ pub(crate) struct Joined {
 type LetIn = (Vec<Entry>, Vec<Contact>, Option<GridStore>);
 
 /// Has this node let in, and keeps what it has to know from then on. Asks one node of the ticket after the other.
-pub(crate) async fn enroll(
-    data: &Path,
-    own: &KeyPair,
-    name: &str,
-    ticket: &Ticket,
-) -> anyhow::Result<Joined> {
+pub async fn enroll(data: &Path, own: &KeyPair, name: &str, ticket: &Ticket) -> anyhow::Result<Joined> {
     let mut troubles = Vec::new();
     for seed in &ticket.seeds {
         let dial = Dial {

@@ -9,18 +9,18 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bourse_node::market::store::GridStore;
-use bourse_node::market::{Contact, NodeId};
+use bourse_market::store::GridStore;
+use bourse_market::{Contact, NodeId};
 use bourse_transport::Key;
 use bourse_wire::id::Incarnation;
 
-use super::super::files;
+use crate::own;
 
 /// Which file it is.
-pub(crate) const GRID_STORE_FILE: &str = "grid-store";
+pub const GRID_STORE_FILE: &str = "grid-store";
 
 /// What is kept; `None` if there is no file.
-pub(crate) fn load(data: &Path) -> anyhow::Result<Option<GridStore>> {
+pub fn load(data: &Path) -> anyhow::Result<Option<GridStore>> {
     let path = data.join(GRID_STORE_FILE);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -39,7 +39,7 @@ pub(crate) fn load(data: &Path) -> anyhow::Result<Option<GridStore>> {
 }
 
 /// Writes it, whole or not at all.
-pub(crate) fn save(data: &Path, store: &GridStore) -> anyhow::Result<()> {
+pub fn save(data: &Path, store: &GridStore) -> anyhow::Result<()> {
     let GridStore { id, term, used, node } = store;
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let used = if *used { "used" } else { "empty" };
@@ -51,7 +51,7 @@ pub(crate) fn save(data: &Path, store: &GridStore) -> anyhow::Result<()> {
         node.address
     );
     let path = data.join(GRID_STORE_FILE);
-    files::write_private(&path, &text).with_context(|| format!("{} cannot be written", path.display()))
+    own::write_private(&path, &text).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn parse(line: &str) -> Option<GridStore> {

@@ -16,30 +16,35 @@
 //! | `allowed` | the list of keys, and the file that it is kept in |
 //! | `members` | the grid's list of keys, as this node keeps it |
 //! | `seeds` | where it begins when it starts again |
-//! | `grid_store` | which store is the grid's |
+//! | `grid_store`, `catalogue` | which store is the grid's, and what other nodes serve, kept for the next start |
 //! | `ticket`, `enroll` | how a node comes onto the list |
 //! | `packing` | how a frame travels |
-//! | `keys` | this node's own keys |
+//! | `keys`, `own` | this node's own keys, and what else it knows of itself |
+//! | `join` | a node to connect to, as it is written |
+//! | `clock` | what time it is |
 
-pub(crate) mod allowed;
+pub mod allowed;
+pub mod catalogue;
+pub mod clock;
 mod dialed;
-pub(crate) mod enroll;
-pub(crate) mod grid_store;
-pub(crate) mod keys;
-pub(crate) mod members;
+pub mod enroll;
+pub mod grid_store;
+pub mod join;
+pub mod keys;
+pub mod members;
+pub mod own;
 mod packing;
-pub(crate) mod seeds;
+pub mod seeds;
 #[cfg(test)]
 mod tests;
-pub(crate) mod ticket;
+pub mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bourse_node::market::roster::Entry;
+use bourse_market::roster::Entry;
 use bourse_transport::{
     Allowed, BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router,
     RouterOptions, SendError, Transport,
@@ -50,26 +55,24 @@ use futures_util::stream::{SelectAll, Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use super::discovery::{Found, Lead};
-use crate::config::Config;
 use allowed::List;
 use dialed::{Dial, Heard};
 use packing::Parts;
 
 /// The largest header of a frame between nodes, in bytes: changes of state travel in it.
-pub(crate) const HEADER_BYTES_MAX: usize = bourse_wire::header::HEADER_BYTES_MAX;
+pub const HEADER_BYTES_MAX: usize = bourse_wire::header::HEADER_BYTES_MAX;
 
 /// Frames that may wait to be sent to one node. One that does not read gets no more, and the driver is told.
-pub(crate) const SEND_FRAMES_MAX: u32 = 8192;
+pub const SEND_FRAMES_MAX: u32 = 8192;
 
 /// Links that other nodes have made, at most; more are closed as soon as they come.
-pub(crate) const ACCEPTED_MAX: usize = 2048;
+pub const ACCEPTED_MAX: usize = 2048;
 
 /// Nodes that are dialed at the same time, whether reached or not.
-pub(crate) const DIALED_MAX: usize = 2048;
+pub const DIALED_MAX: usize = 2048;
 
 /// How long a node may take to be reached, in milliseconds.
-pub(crate) const REACH_MS_MAX: u64 = 2_000;
+pub const REACH_MS_MAX: u64 = 2_000;
 
 /// A link that says nothing for this long is asked for a sign of life, in milliseconds; after three times that it is
 /// over. A machine can vanish without a word.
@@ -82,13 +85,37 @@ const LOOK: Duration = Duration::from_secs(1);
 const HEARD_PER_TURN: usize = 64;
 
 /// One life of one connection with another node. Never used twice while the daemon runs.
-pub(crate) type Link = u64;
+pub type Link = u64;
+
+/// Who this node is, and with whom it speaks.
+pub struct Options {
+    /// Its keys.
+    pub own: KeyPair,
+    /// With whom it speaks.
+    pub list: List,
+    /// Where other nodes connect, if they may; port 0 picks one.
+    pub listen: Option<SocketAddr>,
+    /// The largest payload of a frame, in bytes; the same on all nodes.
+    pub payload_bytes_max: usize,
+}
+
+/// A node that may be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The key that it has to prove to hold.
+    pub key: Key,
+    /// "host:port".
+    pub address: String,
+    /// Its key needs no list.
+    pub trusted: bool,
+}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PeerEvent {
+pub enum PeerEvent {
     /// A node is there and can be sent to.
     Opened {
+        /// Which.
         link: Link,
         /// Its public key, which it has proved to hold.
         key: [u8; 32],
@@ -96,19 +123,32 @@ pub(crate) enum PeerEvent {
         dialed: bool,
     },
     /// A frame arrived.
-    Frame { link: Link, header: Bytes, payload: Bytes },
+    Frame {
+        /// From where.
+        link: Link,
+        /// Its header.
+        header: Bytes,
+        /// Its payload.
+        payload: Bytes,
+    },
     /// The link is gone. Nothing more will come from it, and what was sent last may not have arrived.
     Closed {
+        /// Which.
         link: Link,
         /// For the log.
         why: String,
     },
     /// A node that was dialed could not be reached, and is not being dialed any more.
-    NotReached { node: [u8; 32], why: String },
+    NotReached {
+        /// Its key.
+        node: [u8; 32],
+        /// For people.
+        why: String,
+    },
 }
 
 /// The lines to other nodes.
-pub(crate) struct Peers {
+pub struct Peers {
     own: KeyPair,
     bounds: Bounds,
     list: List,
@@ -148,23 +188,15 @@ struct Dialed {
 }
 
 impl Peers {
-    /// As the settings say; `None` if this node neither listens nor joins nor looks for others.
-    pub(crate) async fn start(config: &Config, data: &Path) -> anyhow::Result<Option<Self>> {
-        let joins = config.join();
-        let is_alone = config.listen().is_none() && joins.is_empty() && seeds::load(data).is_empty();
-        if is_alone && config.discover().is_empty() {
-            return Ok(None);
-        }
-        let own = keys::load_or_make(data)?.keys;
-        tracing::info!("other nodes know this one by the key {}", own.public().to_hex());
-        let list = List::load(data, config.allow(), &members::load(data)?)?;
-        list.check_joins(&joins, own.public())?;
+    /// Listens, if it is to. It has to be called, as everything here, inside a current-thread runtime of tokio.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let Options { own, list, listen, payload_bytes_max } = options;
         let bounds = Bounds {
             send_frames_max: SEND_FRAMES_MAX,
             connections_max: ACCEPTED_MAX,
-            ..Bounds::new(packing::LENGTH_BYTES + HEADER_BYTES_MAX + config.payload())
+            ..Bounds::new(packing::LENGTH_BYTES + HEADER_BYTES_MAX + payload_bytes_max)
         };
-        Self::with(own, list, bounds, config.listen()).await.map(Some)
+        Self::with(own, list, bounds, listen).await
     }
 
     async fn with(
@@ -194,29 +226,29 @@ impl Peers {
     }
 
     /// The grid's list of keys is another one: who is on it no longer is cut off.
-    pub(crate) fn obey(&mut self, entries: &[Entry]) {
+    pub fn obey(&mut self, entries: &[Entry]) {
         let revoked = self.list.obey(entries);
         self.cut(&revoked);
     }
 
     /// This node's public key.
-    pub(crate) fn key(&self) -> [u8; 32] {
+    pub fn key(&self) -> [u8; 32] {
         self.own.public().0
     }
 
     /// Where other nodes connect, with the port that was picked for port 0.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.listening.as_ref().map(|listening| listening.address)
     }
 
     /// With whom this node speaks, now and whenever it is asked.
-    pub(crate) fn allowed(&self) -> Allowed {
+    pub fn allowed(&self) -> Allowed {
         self.list.allowed.clone()
     }
 
     /// A node that was found, as one to be dialed, if this node speaks with it.
-    pub(crate) fn seed_of(&mut self, found: Found) -> Option<([u8; 32], String)> {
-        let Found::Lead(Lead { key, address, trusted }) = found else { return None };
+    pub fn seed_of(&mut self, lead: Lead) -> Option<([u8; 32], String)> {
+        let Lead { key, address, trusted } = lead;
         if trusted && !self.list.trust(key) {
             tracing::warn!("too many nodes are trusted: {} is left out", key.to_hex());
         }
@@ -224,7 +256,7 @@ impl Peers {
     }
 
     /// A node that was trusted is gone, and is not trusted any more. Its links end, unless a list allows its key.
-    pub(crate) fn distrust(&mut self, key: Key) {
+    pub fn distrust(&mut self, key: Key) {
         if self.list.distrust(key) {
             self.cut(&[key].into());
         }
@@ -232,7 +264,7 @@ impl Peers {
 
     /// Connects to a node, whose id is its public key, at `host:port`. `Opened` or `NotReached` follows; nothing does
     /// if the node has been dialed already and that is not over. It is done while [`recv`](Self::recv) is waited on.
-    pub(crate) fn dial(&mut self, node: [u8; 32], address: &str) {
+    pub fn dial(&mut self, node: [u8; 32], address: &str) {
         let key = Key(node);
         if self.nodes.contains_key(&key) {
             return;
@@ -269,7 +301,7 @@ impl Peers {
     /// Sends a frame, or says at once why not. Never waits.
     ///
     /// [`SendError::Full`] means that the node does not read, and that the link is of no use any more.
-    pub(crate) fn send(&mut self, link: Link, header: Bytes, payload: Bytes) -> Result<(), SendError> {
+    pub fn send(&mut self, link: Link, header: Bytes, payload: Bytes) -> Result<(), SendError> {
         assert!(header.len() <= HEADER_BYTES_MAX, "headers are made here, and smaller than that");
         let parts = packing::pack(header, payload);
         if is_dialed(link) {
@@ -289,13 +321,13 @@ impl Peers {
 
     /// Ends a link. What was sent before has a moment to leave. `Closed` is the last that is heard of it; unknown
     /// links are ignored.
-    pub(crate) fn hang_up(&mut self, link: Link) {
+    pub fn hang_up(&mut self, link: Link) {
         self.end(link, "this node has hung up");
     }
 
     /// Waits until something happened and appends it to `events`. Cancel-safe: what a dropped call had found is
     /// handed in by the next one.
-    pub(crate) async fn recv(&mut self, events: &mut Vec<PeerEvent>) {
+    pub async fn recv(&mut self, events: &mut Vec<PeerEvent>) {
         loop {
             self.take_heard();
             if !self.ready.is_empty() {
@@ -311,7 +343,7 @@ impl Peers {
     }
 
     /// Gives frames already sent a moment to leave, and ends.
-    pub(crate) async fn shut_down(self) {
+    pub async fn shut_down(self) {
         let Self { dialed, mut lines, listening, .. } = self;
         drop(dialed);
         let hanging_up = async move { while lines.next().await.is_some() {} };

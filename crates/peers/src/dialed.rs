@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Link, REACH_MS_MAX};
 
 /// What is said of an end for which there is no other reason.
-pub(super) const IN_ORDER: &str = "the other node has closed the connection";
+pub(crate) const IN_ORDER: &str = "the other node has closed the connection";
 
 /// What is said where no packet came back.
 const NOTHING: &str = "nothing answers";
@@ -21,17 +21,17 @@ const NOTHING: &str = "nothing answers";
 const ADDRESSES_MAX: usize = 4;
 
 /// Whom to connect to, and how.
-pub(super) struct Dial {
-    pub(super) link: Link,
-    pub(super) node: Key,
-    pub(super) own: KeyPair,
-    pub(super) address: String,
-    pub(super) bounds: Bounds,
-    pub(super) heartbeat_ms: u64,
+pub(crate) struct Dial {
+    pub(crate) link: Link,
+    pub(crate) node: Key,
+    pub(crate) own: KeyPair,
+    pub(crate) address: String,
+    pub(crate) bounds: Bounds,
+    pub(crate) heartbeat_ms: u64,
 }
 
 /// What became of it.
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// It was reached. `line` is `None` if it was lost again at once.
     Opened { link: Link, line: Option<Line> },
     /// Headers and payloads that came.
@@ -41,7 +41,7 @@ pub(super) enum Heard {
 }
 
 impl Heard {
-    pub(super) fn link(&self) -> Link {
+    pub(crate) fn link(&self) -> Link {
         match self {
             Self::Opened { link, .. } | Self::Frames { link, .. } | Self::Ended { link, .. } => *link,
         }
@@ -60,7 +60,7 @@ enum Stage {
 }
 
 /// Everything that is heard of it, until it has ended or is hung up on.
-pub(super) fn follow(dial: Dial, hung_up: oneshot::Receiver<()>) -> impl Stream<Item = Heard> {
+pub(crate) fn follow(dial: Dial, hung_up: oneshot::Receiver<()>) -> impl Stream<Item = Heard> {
     unfold((Stage::Dial(dial), hung_up), |(stage, mut hung_up)| async move {
         let (heard, stage) = match stage {
             Stage::Over => return None,
@@ -130,7 +130,7 @@ fn on_found(link: Link, dealer: Box<Dealer>, mut found: std::vec::IntoIter<Event
 }
 
 /// Connects, or says why not within [`REACH_MS_MAX`].
-pub(super) async fn reach(dial: &Dial) -> Result<(Dealer, Vec<Event>), String> {
+pub(crate) async fn reach(dial: &Dial) -> Result<(Dealer, Vec<Event>), String> {
     let deadline = Instant::now() + Duration::from_millis(REACH_MS_MAX);
     let addresses = addresses(&dial.address, deadline).await?;
     let mut why = NOTHING.to_owned();

@@ -11,28 +11,30 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bourse_transport::KeyPair;
 
-use super::super::files;
+use crate::own;
 
 /// The secret key.
-pub(crate) const KEY_FILE: &str = "node.key";
+pub const KEY_FILE: &str = "node.key";
 /// The public key, which others are told.
-pub(crate) const PUBLIC_FILE: &str = "node.pub";
+pub const PUBLIC_FILE: &str = "node.pub";
 
 /// The keys, and whether they are new.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub struct Loaded {
+    /// The keys.
     pub keys: KeyPair,
+    /// They were not there before.
     pub made: bool,
 }
 
 /// Reads the keys, or makes them if there are none.
-pub(crate) fn load_or_make(data: &Path) -> anyhow::Result<Loaded> {
+pub fn load_or_make(data: &Path) -> anyhow::Result<Loaded> {
     let path = data.join(KEY_FILE);
     let loaded = match fs::read_to_string(&path) {
         Ok(text) => Loaded { keys: read(&path, &text)?, made: false },
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let keys = KeyPair::generate();
-            files::write_private(&path, &format!("{}\n", keys.secret_hex()))?;
+            own::write_private(&path, format!("{}\n", keys.secret_hex()))?;
             Loaded { keys, made: true }
         }
         Err(e) => {
