@@ -2,9 +2,9 @@
 
 mod common;
 
-use bourse_node::{Level, Ticket};
+use bourse_node::{Input, Level, Ticket};
 use common::Step::{Call, Increment, Read, Return, Run, Sum};
-use common::grid::Grid;
+use common::grid::{Grid, grid_config};
 use common::{Module, World};
 
 fn module(name: &str, version: &str, answer: &'static str) -> Module {
@@ -372,4 +372,57 @@ fn an_attached_process_that_shares_what_it_serves_is_there_for_all() {
     answered(&mut g, 0, &calls);
     assert!(g.now.since(before) >= common::ms(2_000));
     quiet(&mut g);
+
+/// As a program of its own is on a grid: it serves nothing, sells nothing, keeps nothing, and nobody can connect with it.
+#[test]
+fn a_node_that_only_buys_knows_what_there_is_and_calls_sellers_itself() {
+    // 1. The first one keeps the store and serves nothing; two sell; the last one buys, and has the first for a seed.
+    let mut g = Grid::of((0..4).map(|n| {
+        let mut config = grid_config(n, if n == 3 { 1 } else { 4 });
+        if n == 3 {
+            let grid = config.grid.as_mut().expect("it is one of several");
+            (grid.address, grid.may_serve) = (String::new(), false);
+            (grid.store, grid.sell_max) = (None, Some(0));
+        }
+        config
+    }));
+    for node in &mut g.nodes {
+        node.scan();
+    }
+    assert!(!g.nodes[3].node.knows_modules(), "it has heard nothing yet");
+    for seller in [1, 2] {
+        g.nodes[seller].save(module("m", "1.2.0", "one"));
+    }
+    g.run(3_000);
+    assert!(g.nodes[3].node.knows_modules());
+    let known: Vec<_> = g.nodes[3]
+        .node
+        .catalogue()
+        .map(|(name, versions)| (name.to_owned(), versions.map(|(v, _)| v.to_string()).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(known, [("m".to_owned(), vec!["1.2.0".to_owned()])]);
+    // 2. Its calls run at both sellers, more of them at once than it has slots; the first has nothing of them.
+    let calls: Vec<_> = (0..400).map(|_| g.nodes[3].call("m.f")).collect();
+    answered(&mut g, 3, &calls);
+    assert!(calls.iter().all(|call| g.nodes[3].code(*call) == "ok"));
+    assert!(g.nodes[1].running_most > 1 && g.nodes[2].running_most > 1);
+    assert!(g.nodes[0].node.market().bought().is_empty() && g.nodes[0].node.market().sold().is_empty());
+    // 3. What needs the store is done, too. It sells nothing, and is no authority.
+    assert_eq!(ask(&mut g, 3, "m.count", ""), Ok("1".to_owned()));
+    let market = g.nodes[3].node.market();
+    assert!(market.offered().next().is_none() && market.sold().is_empty() && !market.is_authority());
+    // 4. The first one dies: the buyer goes on.
+    g.crash(0);
+    for _ in 0..5 {
+        assert_eq!(ask(&mut g, 3, "m.f", "^1"), Ok("one".to_owned()));
+    }
+    // 5. It stops: nothing is left of it at the sellers.
+    g.nodes[3].input(Input::Drain);
+    g.run(100);
+    g.crash(3);
+    g.run(12_000);
+    for seller in [1, 2] {
+        assert!(g.nodes[seller].node.market().sold().is_empty());
+        assert_eq!(g.nodes[seller].node.market().slots(), (4, 4, 0));
+    }
 }

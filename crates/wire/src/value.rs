@@ -129,6 +129,41 @@ impl From<Json> for Value {
     }
 }
 
+macro_rules! from {
+    ($($of:ty: $value:ident => $made:expr;)*) => {
+        $(impl From<$of> for Value {
+            fn from($value: $of) -> Self {
+                $made
+            }
+        })*
+    };
+}
+
+from! {
+    (): _nothing => Self::Null;
+    bool: yes => Self::Bool(yes);
+    i32: number => Self::Int(number.into());
+    i64: number => Self::Int(number.into());
+    u32: number => Self::Int(number.into());
+    u64: number => Self::Int(number.into());
+    f64: number => Self::Float(number);
+    &str: text => Self::Text(text.to_owned());
+    String: text => Self::Text(text);
+    Bytes: bytes => Self::Bytes(bytes);
+}
+
+impl<T: Into<Self>> From<Vec<T>> for Value {
+    fn from(items: Vec<T>) -> Self {
+        Self::Array(items.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(item: Option<T>) -> Self {
+        item.map_or(Self::Null, Into::into)
+    }
+}
+
 impl fmt::Display for Value {
     /// As JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

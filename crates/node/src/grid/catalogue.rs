@@ -69,6 +69,8 @@ pub(crate) struct Catalogue {
     /// The node that keeps the store has begun anew with what it tells: modules that it has not named since, and until when they are
     /// waited for.
     fading: Option<(Mono, BTreeSet<String>)>,
+    /// The node that keeps the store has said what there is, once at least.
+    heard: bool,
     /// This node may serve something else than it has told.
     stale: bool,
     /// Modules that two nodes serve in the same version, and not alike, of which that was said.
@@ -132,6 +134,19 @@ impl Node {
     pub(crate) fn versions_elsewhere(&self, name: &FunctionName) -> String {
         let versions: Vec<String> = self.grid.catalogue.versions(name).map(Version::to_string).collect();
         versions.join(", ")
+    }
+
+    /// Whether it is known what can be called on the grid. Before that, a call of what this node does not serve is refused.
+    pub fn knows_modules(&self) -> bool {
+        !self.grid.on || self.keeps_store() || self.grid.catalogue.heard
+    }
+
+    /// What any node serves, as far as this one knows: each module with its versions, the newest first.
+    pub fn catalogue(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = (&Version, &v1::Module)>)> {
+        fn version(known: &Known) -> (&Version, &v1::Module) {
+            (&known.version, &known.description)
+        }
+        self.grid.catalogue.known.iter().map(|(name, versions)| (name.as_str(), versions.iter().map(version)))
     }
 
     /// Says what there is to say of modules, here and elsewhere.
@@ -217,6 +232,7 @@ impl Node {
         if self.grid_store().is_none_or(|store| store.node.id != node) {
             return; // It did once, or thinks that this node does.
         }
+        self.grid.catalogue.heard = true;
         let mut known = self.grid.catalogue.known.clone();
         if modules.first {
             // It may have just begun, and not have heard of all.
