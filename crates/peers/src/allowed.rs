@@ -35,7 +35,8 @@ pub(crate) const REVOKED: &str = "its key is not allowed any more";
 /// The list, and what it is made from.
 pub struct List {
     pub(crate) allowed: Allowed,
-    path: PathBuf,
+    /// The file; `None`: there is none.
+    path: Option<PathBuf>,
     /// From the settings.
     given: BTreeSet<Key>,
     /// From the file.
@@ -75,9 +76,25 @@ impl List {
         };
         let members = members.iter().map(entry).collect();
         let allowed = Allowed::nobody();
+        let path = Some(path);
         let list = Self { allowed, path, given, written: keys, trusted: BTreeSet::new(), members, seen };
         list.renew();
         Ok(list)
+    }
+
+    /// The same without a file.
+    pub fn fixed(given: impl IntoIterator<Item = Key>, members: &[Entry]) -> Self {
+        let list = Self {
+            allowed: Allowed::nobody(),
+            path: None,
+            given: BTreeSet::from_iter(given),
+            written: BTreeSet::new(),
+            trusted: BTreeSet::new(),
+            members: members.iter().map(entry).collect(),
+            seen: None,
+        };
+        list.renew();
+        list
     }
 
     /// The grid's list has other entries. The keys that were allowed before and are not any more.
@@ -111,7 +128,7 @@ impl List {
     /// Whom this node joins has to be on the list, as everybody else: so that there is one place that says with whom it
     /// speaks.
     pub fn check_joins(&self, joins: &[Join], own: Key) -> anyhow::Result<()> {
-        let path = self.path.display();
+        let path = self.path.as_deref().unwrap_or(Path::new(ALLOWED_FILE)).display();
         for Join { key, address } in joins {
             if *key == own {
                 anyhow::bail!(
@@ -137,13 +154,14 @@ impl List {
 
     /// Reads the file again if it has changed. The keys that were on the list before and are not any more.
     pub(crate) fn look(&mut self) -> BTreeSet<Key> {
-        let now = stamp(&self.path);
+        let Some(file) = &self.path else { return BTreeSet::new() };
+        let now = stamp(file);
         if now == self.seen {
             return BTreeSet::new();
         }
         self.seen = now;
-        let path = self.path.display();
-        match read(&self.path) {
+        let path = file.display();
+        match read(file) {
             Ok(keys) => {
                 self.written = keys;
                 let revoked = self.renew();
@@ -275,6 +293,23 @@ mod tests {
         // 2. It is gone: whoever is listed stays.
         assert!(list.distrust(key(2)) && !list.distrust(key(3)) && !list.distrust(key(1)));
         assert!(!list.allowed.admits(key(2)) && list.allowed.admits(key(3)) && list.allowed.admits(key(1)));
+    }
+
+    #[test]
+    fn a_list_without_a_file_obeys_the_grids() {
+        let entry = |digit: u8, standing| Entry {
+            key: bourse_market::NodeId([digit; 32]),
+            revision: 1,
+            standing,
+            name: String::new(),
+        };
+        let mut list = List::fixed([key(1)], &[entry(2, Standing::Member), entry(3, Standing::Revoked)]);
+        assert!(
+            [(1, true), (2, true), (3, false)].iter().all(|(k, may)| list.allowed.admits(key(*k)) == *may)
+        );
+        assert_eq!(list.look(), [].into());
+        assert_eq!(list.obey(&[entry(1, Standing::Revoked), entry(3, Standing::Member)]), [key(1)].into());
+        assert!(!list.allowed.admits(key(1)) && list.allowed.admits(key(3)));
     }
 
     #[test]

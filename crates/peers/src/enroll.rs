@@ -33,11 +33,42 @@ pub struct Joined {
     pub contacts: Vec<Contact>,
 }
 
-/// What a node that has let this one in says: entries of the list of keys, where to begin, and which store is the grid's.
-type LetIn = (Vec<Entry>, Vec<Contact>, Option<GridStore>);
+/// What a node that has let this one in says.
+#[derive(Clone, Debug)]
+pub struct LetIn {
+    /// The address at which it was asked.
+    pub at: String,
+    /// Entries of the grid's list of keys.
+    pub entries: Vec<Entry>,
+    /// Where to begin.
+    pub contacts: Vec<Contact>,
+    /// Which store is the grid's, if that is known.
+    pub store: Option<GridStore>,
+}
 
-/// Has this node let in, and keeps what it has to know from then on. Asks one node of the ticket after the other.
+impl LetIn {
+    /// Keeps what this node has to know from now on.
+    pub fn keep(&self, data: &Path) -> anyhow::Result<()> {
+        let mut kept = members::load(data)?;
+        kept.retain(|kept| self.entries.iter().all(|entry| entry.key != kept.key));
+        kept.extend(self.entries.iter().cloned());
+        members::save(data, kept.iter())?;
+        if let Some(store) = &self.store {
+            grid_store::save(data, store)?;
+        }
+        seeds::save(data, self.contacts.iter().filter(|c| !c.address.is_empty()).cloned())
+    }
+}
+
+/// Has this node let in, and keeps what it has to know from then on.
 pub async fn enroll(data: &Path, own: &KeyPair, name: &str, ticket: &Ticket) -> anyhow::Result<Joined> {
+    let let_in = ask_for_it(own, name, ticket).await?;
+    let_in.keep(data)?;
+    Ok(Joined { at: let_in.at, contacts: let_in.contacts })
+}
+
+/// Has this node let in. Asks one node of the ticket after the other.
+pub async fn ask_for_it(own: &KeyPair, name: &str, ticket: &Ticket) -> anyhow::Result<LetIn> {
     let mut troubles = Vec::new();
     for seed in &ticket.seeds {
         let dial = Dial {
@@ -49,17 +80,7 @@ pub async fn enroll(data: &Path, own: &KeyPair, name: &str, ticket: &Ticket) -> 
             heartbeat_ms: HEARTBEAT_MS,
         };
         match ask(&dial, own, name).await {
-            Ok((entries, contacts, store)) => {
-                let mut kept = members::load(data)?;
-                kept.retain(|kept| entries.iter().all(|entry| entry.key != kept.key));
-                kept.extend(entries);
-                members::save(data, kept.iter())?;
-                if let Some(store) = store {
-                    grid_store::save(data, &store)?;
-                }
-                seeds::save(data, contacts.iter().filter(|c| !c.address.is_empty()).cloned())?;
-                return Ok(Joined { at: seed.address.clone(), contacts });
-            }
+            Ok(let_in) => return Ok(let_in),
             Err(why) => troubles.push(format!("{}: {why}", seed.address)),
         }
     }
@@ -88,7 +109,7 @@ async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<LetIn, String> {
         for event in events.drain(..) {
             match event {
                 Event::Frame { header, payload, .. } => {
-                    if let Some(answer) = answer(header, payload)? {
+                    if let Some(answer) = answer(&dial.address, header, payload)? {
                         dealer.shut_down().await;
                         return Ok(answer);
                     }
@@ -104,7 +125,7 @@ async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<LetIn, String> {
 }
 
 /// The answer, if it is one.
-fn answer(first: Bytes, second: Bytes) -> Result<Option<LetIn>, String> {
+fn answer(at: &str, first: Bytes, second: Bytes) -> Result<Option<LetIn>, String> {
     let (header, _) = read(first, second)?;
     match header::decode::<ToPeer>(header).map_err(|e| e.to_string())?.message {
         Some(Message::Enrolled(enrolled)) => {
@@ -112,7 +133,7 @@ fn answer(first: Bytes, second: Bytes) -> Result<Option<LetIn>, String> {
             let contacts = enrolled.contacts.into_iter().map(|contact| codec::contact(Some(contact)));
             let contacts = contacts.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
             let store = enrolled.store.map(codec::store).transpose().map_err(|e| e.to_string())?;
-            Ok(Some((entries, contacts, store)))
+            Ok(Some(LetIn { at: at.to_owned(), entries, contacts, store }))
         }
         Some(Message::Refused(refused)) => {
             let failure = refused.failure.unwrap_or_default();

@@ -8,7 +8,7 @@
 //! All of it is tcp with CURVE: a node is its public key, and who is at the other end of a link has proved to hold the
 //! key that `Opened` names. There is one list of keys with whom this node speaks, whoever dials.
 //!
-//! It never decides whom to dial, never dials again by itself, and never reads a frame.
+//! It never decides whom to dial, never dials again by itself, and, but for `carry` and `enroll`, never reads a frame.
 //!
 //! | file | is |
 //! |---|---|
@@ -19,11 +19,13 @@
 //! | `grid_store`, `catalogue` | which store is the grid's, and what other nodes serve, kept for the next start |
 //! | `ticket`, `enroll` | how a node comes onto the list |
 //! | `packing` | how a frame travels |
+//! | `carry` | what lines bring as a node's inputs, what a node says as frames |
 //! | `keys`, `own` | this node's own keys, and what else it knows of itself |
 //! | `join` | a node to connect to, as it is written |
 //! | `clock` | what time it is |
 
 pub mod allowed;
+pub mod carry;
 pub mod catalogue;
 pub mod clock;
 mod dialed;

@@ -31,7 +31,7 @@ const SILENT: &str = "the connection is taken, and then nothing comes";
 /// What is said of one that hangs up during the handshake, which a router does to whoever asks for another key.
 const HUNG_UP: &str = "it closes the connection: it has another key than expected, or it is something else";
 /// What is said of a router that knows the key and does not want it.
-const NOT_ADMITTED: &str = "it does not admit this key";
+pub const NOT_ADMITTED: &str = "it does not admit this key";
 
 /// How a [`Dealer`] is set up.
 #[derive(Clone, Debug)]

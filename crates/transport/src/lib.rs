@@ -36,7 +36,7 @@ use std::future::Future;
 use bytes::Bytes;
 
 pub use curve::{Allowed, Curve, Key, KeyPair};
-pub use dealer::{Dealer, DealerOptions, Line};
+pub use dealer::{Dealer, DealerOptions, Line, NOT_ADMITTED};
 pub use endpoint::{Endpoint, IPC_PATH_BYTES_MAX};
 pub use error::{BindError, ConnectError, EndpointError, HexError, KeyError, SendError};
 pub use options::{

@@ -7,8 +7,7 @@ use bourse_wire::peer::v1::to_peer::Message as Frame;
 use metrics::{counter, gauge};
 
 /// A message that came or went, with its bytes.
-pub(super) fn count(direction: &'static str, message: &Frame, bytes: usize) {
-    let name = name(message);
+pub(super) fn count(direction: &'static str, name: &'static str, bytes: usize) {
     counter!("bourse_peer_messages_total", "message" => name, "direction" => direction).increment(1);
     counter!("bourse_peer_bytes_total", "message" => name, "direction" => direction).increment(bytes as u64);
 }
@@ -36,7 +35,8 @@ pub(super) fn look(node: &Node) {
     gauge!("bourse_orders").set(market.orders().len() as f64);
 }
 
-fn name(message: &Frame) -> &'static str {
+/// What a message is called.
+pub(super) fn name(message: &Frame) -> &'static str {
     match message {
         Frame::Hello(_) => "hello",
         Frame::Refused(_) => "refused",

@@ -1,10 +1,8 @@
 //! The lines to other nodes, and where they are found, as the node's inputs and outputs.
 
 use bourse_node::{Input, LinkId, Node};
+use bourse_peers::carry::{self, Came};
 use bourse_peers::{PeerEvent, Peers};
-use bourse_transport::SendError;
-use bourse_wire::header;
-use bourse_wire::peer::v1 as peer;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
 use bytes::Bytes;
 
@@ -52,39 +50,22 @@ impl Driver {
     }
 
     pub(super) fn on_peer(&mut self, event: PeerEvent) {
-        match event {
-            PeerEvent::Opened { link, key, dialed: _ } => {
-                self.handle(Input::PeerOpened { link: LinkId(link), key });
+        match carry::read(&self.node, event) {
+            Came::Input(input) => self.handle(input),
+            Came::Frame { link, message, payload, bytes } => {
+                message.iter().for_each(|m| meters::count("in", meters::name(m), bytes));
+                self.on_peer_frame(link, message, payload);
             }
-            PeerEvent::Frame { link, header, payload } => {
-                let link = LinkId(link);
-                let bytes = header.len() + payload.len();
-                if header.len() > header::HEADER_PLAIN_BYTES_MAX && !self.node.knows_peer(link) {
-                    tracing::warn!(
-                        link = link.0,
-                        "the line to a node is closed: its first message is too long"
-                    );
-                    return self.hang_up(link);
-                }
-                match header::decode::<peer::ToPeer>(header) {
-                    Ok(message) => {
-                        message.message.iter().for_each(|m| meters::count("in", m, bytes));
-                        self.on_peer_frame(link, message.message, payload);
-                    }
-                    Err(error) => {
-                        tracing::warn!(link = link.0, "the line to a node is closed: {error}");
-                        self.hang_up(link);
-                    }
-                }
+            Came::Closed { link } => {
+                self.lose_looks(link);
+                self.lose_reaches(link);
+                self.lose_deploys(link);
+                self.handle(Input::PeerClosed { link });
             }
-            PeerEvent::Closed { link, why } => {
-                tracing::debug!(link, "the line to a node is over: {why}");
-                self.lose_looks(LinkId(link));
-                self.lose_reaches(LinkId(link));
-                self.lose_deploys(LinkId(link));
-                self.handle(Input::PeerClosed { link: LinkId(link) });
+            Came::Nonsense { link, why } => {
+                tracing::warn!(link = link.0, "the line to a node is closed: {why}");
+                self.hang_up(link);
             }
-            PeerEvent::NotReached { node, why } => self.handle(Input::NotReached { node, why }),
         }
     }
 
@@ -112,16 +93,15 @@ impl Driver {
         }
     }
 
-    pub(super) fn send_peer(&mut self, link: LinkId, message: peer::to_peer::Message, payload: Bytes) {
+    pub(super) fn send_peer(&mut self, link: LinkId, message: Frame, payload: Bytes) {
         let Some(peers) = &mut self.peers else { return };
-        let message = peer::ToPeer { message: Some(message) };
-        let header = header::encode(&message);
-        message.message.iter().for_each(|m| meters::count("out", m, header.len() + payload.len()));
-        if header.len() > header::HEADER_BYTES_MAX
-            || peers.send(link.0, header, payload) == Err(SendError::Full)
-        {
-            tracing::warn!(link = link.0, "the line to a node is closed: it does not read what it is sent");
-            self.hang_up(link);
+        let name = meters::name(&message);
+        match peers.say(link, message, payload) {
+            Ok(bytes) => meters::count("out", name, bytes),
+            Err(why) => {
+                tracing::warn!(link = link.0, "the line to a node is closed: {why}");
+                self.hang_up(link);
+            }
         }
     }
 
