@@ -7,6 +7,7 @@
 mod blockhub;
 mod calls;
 mod catalogue;
+mod clients;
 mod deploy;
 mod discovery;
 mod durable;
