@@ -13,6 +13,7 @@ use std::time::Duration;
 use bourse_client::{
     CallId, Client, Code, Error, Horizon, KeyPair, Options, Overflow, Seed, Standing, Value,
 };
+use bytes::Bytes;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -53,6 +54,10 @@ const WORK: (&str, &str) = (
     def add(a: int, b: int = 0):
         '''Adds.'''
         return a + b
+
+    @function
+    def echo(value):
+        return value
 
     @function(retry={'attempts': 1})
     def fail():
@@ -359,6 +364,55 @@ fn a_seller_that_dies_is_told_or_made_up_for() {
         assert_eq!(call.await.expect("no panic").expect("a node").value(), Ok(Value::Int(other)));
         drop(killed);
         client.close().await;
+    });
+}
+
+#[test]
+fn of_many_calls_at_once_each_is_answered_or_stopped_and_nothing_is_left() {
+    let grid = grid(2);
+    run(async {
+        let client = client(&grid).await;
+        // 1. Many at once, every third of which nobody waits for in the end.
+        let call = |n: u32| tokio::spawn(client.call("work.echo").arg(n).into_future());
+        let calls: Vec<_> = (0..600).map(|n| (n, call(n))).collect();
+        for (n, call) in calls {
+            if n % 3 == 0 {
+                call.abort();
+                tokio::task::yield_now().await;
+                continue;
+            }
+            assert_eq!(call.await.expect("no panic").expect("an answer").value(), Ok(Value::from(n)));
+        }
+        // 2. What is large, and what is too large.
+        let large = Bytes::from(vec![7; 5 << 20]);
+        let reply = client.call("work.echo").arg(large.clone()).await.expect("it fits");
+        assert!(reply.payload == large && reply.value() == Ok(Value::Bytes(large)));
+        let error = client.call("work.echo").payload(vec![0; (16 << 20) + 1]).await.expect_err("it does not");
+        assert_eq!(code(&error), Code::TooLarge);
+        // 3. A call that is under way when the client is closed has its answer; none is taken from then on.
+        let gate = Gate::new();
+        let held = tokio::spawn(client.call("work.hold").arg(gate.path()).into_future());
+        tokio::task::yield_now().await;
+        gate.began();
+        let other = client.clone();
+        let closing = tokio::spawn(async move { other.close().await });
+        tokio::task::yield_now().await;
+        let refused = loop {
+            match client.call("work.where").queue_wait(Duration::ZERO).await {
+                Err(Error::Closed) => break Error::Closed,
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!(refused, Error::Closed);
+        assert!(!closing.is_finished(), "it waits for the call");
+        gate.open();
+        assert!(held.await.expect("no panic").is_ok());
+        closing.await.expect("no panic");
+        // 4. Nothing of it is left.
+        for daemon in &grid[1..] {
+            wait_for("what was sold is given back", || buyers(daemon).is_empty());
+            wait_for("all slots are free", || daemon.get("/v1/market").ok()["free"] == 1);
+        }
     });
 }
 

@@ -220,11 +220,12 @@ impl Reply {
         }
     }
 
-    /// The value, if it is one in CBOR.
+    /// The value, if it is one: what was told in CBOR, or bytes. Text and pages with a type of their own are none.
     pub fn value(&self) -> Result<Value, Error> {
         match self.content_type.as_str() {
             "" => Value::from_cbor(&self.payload)
                 .map_err(|e| Error::Bad(format!("what the function has returned is no CBOR: {e}"))),
+            "application/octet-stream" => Ok(Value::Bytes(self.payload.clone())),
             other => Err(Error::Bad(format!(
                 "the function has returned {other}, which is no value\n  hint: take the bytes: `reply.payload`"
             ))),
