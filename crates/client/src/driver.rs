@@ -7,10 +7,10 @@
 //!
 //! It has a thread because the lines to other nodes want a current-thread runtime; a program has whichever it likes.
 //!
-//! Until the node that keeps the grid's store has told which modules there are, calls wait in front of the *door*, as long as they
-//! may wait for a slot: a call that comes early is not told that there is no such function.
+//! A handle is given out once the node that keeps the grid's store has told which modules there are, so that no call is told that there is
+//! no such function because it came early. From then on it is the node that knows, whoever can be reached.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bourse_node::durable::work::Seen;
@@ -24,7 +24,7 @@ use bourse_peers::{Peers, own};
 use bourse_wire::failure::Code;
 use bourse_wire::id::{CallId, Incarnation};
 use bourse_wire::peer::v1::to_peer::Message as Said;
-use bourse_wire::time::{Mono, Now};
+use bourse_wire::time::Now;
 use bourse_wire::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -34,8 +34,6 @@ use crate::{Error, Options};
 
 /// Requests that the loop has not taken: whoever makes more waits.
 pub(crate) const REQUESTS_MAX: usize = 1_024;
-/// Calls that wait in front of the door.
-const DOOR_MAX: usize = 1_024;
 /// Nodes of which it is remembered why they can't be reached.
 const TROUBLES_MAX: usize = 8;
 /// Requests that are taken before the node's outputs are carried out.
@@ -68,15 +66,6 @@ pub(crate) enum Request {
 /// Looks at the node, and tells whoever asked.
 pub(crate) type Look = Box<dyn FnOnce(&Node, Now) + Send>;
 
-/// A call in front of the door.
-struct Early {
-    ticket: u64,
-    call: Box<NewCall>,
-    since: Mono,
-    until: Mono,
-    reply: oneshot::Sender<Result<Answer, Error>>,
-}
-
 pub(crate) struct Driver {
     node: Node,
     clock: Clock,
@@ -87,8 +76,6 @@ pub(crate) struct Driver {
     dropped: mpsc::UnboundedReceiver<u64>,
     replies: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Error>>>,
     told: BTreeMap<Ticket, oneshot::Sender<Result<Box<Seen>, Error>>>,
-    door: VecDeque<Early>,
-    queue_wait: Duration,
     /// Why other nodes can't be reached, by their keys.
     troubles: BTreeMap<[u8; 32], String>,
     /// Why a node that was reached does not speak with this client.
@@ -129,8 +116,6 @@ impl Driver {
             dropped,
             replies: BTreeMap::new(),
             told: BTreeMap::new(),
-            door: VecDeque::new(),
-            queue_wait: options.queue_wait,
             troubles: BTreeMap::new(),
             refused: None,
             revoked: false,
@@ -152,8 +137,7 @@ impl Driver {
         let timer = tokio::time::sleep_until(give_up);
         tokio::pin!(timer);
         while !self.drained {
-            let door = self.door.iter().map(|early| early.until).min();
-            let due = self.node.poll_timeout().into_iter().chain(door).min().map(|at| self.clock.instant(at));
+            let due = self.node.poll_timeout().map(|at| self.clock.instant(at));
             let due = due.into_iter().chain(reached.is_some().then_some(give_up)).min();
             if let Some(due) = due.filter(|due| timer.deadline() != *due) {
                 timer.as_mut().reset(due);
@@ -171,8 +155,6 @@ impl Driver {
                 Some(ticket) = self.dropped.recv() => self.on_dropped(ticket),
                 () = &mut timer, if due.is_some() => self.on_due(),
             }
-            self.carry_out();
-            self.open_door();
             self.carry_out();
             if let Some(first) = reached.take() {
                 reached = self.report(first, Instant::now() >= give_up);
@@ -209,13 +191,6 @@ impl Driver {
         if self.node.poll_timeout().is_some_and(|at| at <= now.mono) {
             self.node.handle_timeout(now);
         }
-        let is_late = |call: &Early| call.until <= now.mono;
-        let (late, early) = std::mem::take(&mut self.door).into_iter().partition::<VecDeque<_>, _>(is_late);
-        self.door = early;
-        for early in late {
-            // Whoever asked may have gone.
-            let _ = early.reply.send(Err(self.unreachable()));
-        }
     }
 
     // ------------------------------------------------------------ what the program wants
@@ -228,10 +203,11 @@ impl Driver {
             Request::Call { reply, .. } | Request::Publish { reply, .. } if self.revoked => {
                 drop(reply.send(Err(self.unreachable())));
             }
-            Request::Call { ticket, call, reply } if self.node.knows_modules() => {
-                self.call(ticket, *call, reply)
+            Request::Ask { reply, .. } if self.revoked => drop(reply.send(Err(self.unreachable()))),
+            Request::Call { ticket, call, reply } => {
+                self.replies.insert(Ticket(ticket), reply);
+                self.handle(Input::Call { origin: Origin::Gateway(Ticket(ticket)), call: *call });
             }
-            Request::Call { ticket, call, reply } => self.knock(ticket, call, reply),
             Request::Publish { ticket, message, reply } => {
                 self.replies.insert(Ticket(ticket), reply);
                 self.handle(Input::Publish { origin: Origin::Gateway(Ticket(ticket)), message: *message });
@@ -245,41 +221,8 @@ impl Driver {
         }
     }
 
-    fn call(&mut self, ticket: u64, call: NewCall, reply: oneshot::Sender<Result<Answer, Error>>) {
-        self.replies.insert(Ticket(ticket), reply);
-        self.handle(Input::Call { origin: Origin::Gateway(Ticket(ticket)), call });
-    }
-
-    /// It is not known yet what can be called.
-    fn knock(&mut self, ticket: u64, call: Box<NewCall>, reply: oneshot::Sender<Result<Answer, Error>>) {
-        if self.door.len() >= DOOR_MAX {
-            let failure = Code::QueueFull
-                .because(format!("{DOOR_MAX} calls wait for the grid to be reached"))
-                .retry_after(Duration::from_secs(1));
-            return drop(reply.send(Err(Error::failed(None, failure))));
-        }
-        let since = self.clock.now().mono;
-        let until = since + call.queue_wait.unwrap_or(self.queue_wait);
-        self.door.push_back(Early { ticket, call, since, until, reply });
-    }
-
-    /// Lets in those who have waited for the grid to be reached.
-    fn open_door(&mut self) {
-        if self.door.is_empty() || !self.node.knows_modules() {
-            return;
-        }
-        for Early { ticket, mut call, since, reply, .. } in std::mem::take(&mut self.door) {
-            let waited = self.clock.now().mono.since(since);
-            for time in [&mut call.queue_wait, &mut call.timeout] {
-                *time = time.map(|time| time.saturating_sub(waited).max(Duration::from_millis(1)));
-            }
-            self.call(ticket, *call, reply);
-        }
-    }
-
     /// Nobody waits for it any more.
     fn on_dropped(&mut self, ticket: u64) {
-        self.door.retain(|early| early.ticket != ticket);
         let ticket = Ticket(ticket);
         if self.replies.remove(&ticket).is_some() | self.told.remove(&ticket).is_some() {
             self.handle(Input::Cancel { origin: Origin::Gateway(ticket) });
@@ -292,7 +235,6 @@ impl Driver {
             return;
         }
         self.requests.close();
-        self.door.clear();
         self.place.keep_seeds(&self.node, self.clock.now());
         self.handle(Input::Drain);
     }
