@@ -31,6 +31,9 @@
 //! are gone or [`Client::close`] is called. A future that is dropped cancels its call. A call is never answered twice, and always
 //! once while the client lives: with a result, or an [`Error`] that says what happened and what to do.
 //!
+//! Built with debug assertions, the node behind it checks after each step all that must hold, which takes long with thousands of calls
+//! under way. `debug-assertions = false` and `opt-level = 2` for `[profile.dev.package."*"]` spare that.
+//!
 //! | file | is |
 //! |---|---|
 //! | `client` | the handle |
