@@ -106,7 +106,7 @@ impl Client {
         let seeds: Vec<Join> = seeds.into_iter().collect();
         let mut options = options;
         options.allow.extend(seeds.iter().map(|seed| seed.key));
-        let known = Known { keys, members: Vec::new(), seeds, store: None };
+        let known = Known { keys, members: Vec::new(), seeds, store: None, catalogue: Vec::new() };
         Self::begin(Place::Memory, Beginning::Known(Box::new(known)), options).await
     }
 

@@ -171,6 +171,8 @@ impl Driver {
     ) -> Option<oneshot::Sender<Result<(), Error>>> {
         let outcome = match self.node.knows_modules() {
             true => Ok(()),
+            // It knows from its last life what there is, and some are there.
+            false if late && self.node.is_linked() && self.node.catalogue().next().is_some() => Ok(()),
             false if late || self.revoked => Err(self.unreachable()),
             false => return Some(reached),
         };
@@ -340,6 +342,7 @@ impl Driver {
                     self.peers.obey(&entries);
                 }
                 Output::GridStore(store) => self.place.keep_store(&store),
+                Output::Catalogue(modules) => self.place.keep_catalogue(modules),
                 Output::Authorities => self.place.keep_seeds(&self.node, self.clock.now()),
                 Output::Perform { call, attempt, function, .. } => {
                     let failure = Code::BadRequest
@@ -406,6 +409,7 @@ fn config(known: Known, options: &Options) -> bourse_node::Config {
         roster: known.members,
         store: None,
         known_store: known.store,
+        catalogue: known.catalogue,
         times: Default::default(),
     };
     let mut config = bourse_node::Config::new(1);

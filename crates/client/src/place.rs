@@ -4,6 +4,7 @@
 //! ```text
 //! node.key, node.pub    its own keys          members    the grid's list of keys
 //! seeds                 where it begins       grid-store which store is the grid's      life    which life the last one was
+//! catalogue             what others serve
 //! in-use                locked as long as a client lives: two with the same keys would be one node at two places
 //! ```
 
@@ -17,9 +18,10 @@ use bourse_node::market::store::GridStore;
 use bourse_peers::allowed::List;
 use bourse_peers::enroll::LetIn;
 use bourse_peers::join::Join;
-use bourse_peers::{grid_store, keys, members, own, seeds};
+use bourse_peers::{catalogue, grid_store, keys, members, own, seeds};
 use bourse_transport::{Key, KeyPair};
 use bourse_wire::time::Now;
+use bourse_wire::v1;
 
 use crate::{Error, Options};
 
@@ -44,6 +46,8 @@ pub(crate) struct Known {
     pub members: Vec<Entry>,
     pub seeds: Vec<Join>,
     pub store: Option<GridStore>,
+    /// What other nodes served.
+    pub catalogue: Vec<v1::Module>,
 }
 
 impl Place {
@@ -93,7 +97,7 @@ impl Place {
                 };
                 let reached = let_in.contacts.into_iter().filter(|contact| !contact.address.is_empty());
                 let seeds = reached.map(join).collect();
-                Ok(Known { keys, members: let_in.entries, seeds, store: let_in.store })
+                Ok(Known { keys, members: let_in.entries, seeds, store: let_in.store, catalogue: Vec::new() })
             }
             Self::Folder { path, .. } => {
                 let_in.keep(path).map_err(|e| Error::folder(&e))?;
@@ -120,6 +124,7 @@ impl Place {
                 members: members::load(path)?,
                 seeds: seeds::load(path),
                 store: grid_store::load(path)?,
+                catalogue: catalogue::load(path),
             })
         };
         let known: Known = load().map_err(|e: anyhow::Error| Error::folder(&e))?;
@@ -147,6 +152,11 @@ impl Place {
     /// It is known which store is the grid's.
     pub(crate) fn keep_store(&self, store: &GridStore) {
         self.keep("the grid's store", |path| grid_store::save(path, store));
+    }
+
+    /// What other nodes serve has changed.
+    pub(crate) fn keep_catalogue(&self, modules: Vec<v1::Module>) {
+        self.keep("what other nodes serve", |path| catalogue::save(path, modules));
     }
 
     /// Where to begin in the next life.
