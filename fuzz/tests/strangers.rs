@@ -448,6 +448,7 @@ impl World {
             roster: Vec::new(),
             store: Some(OwnStore { id: [1; 16], used: false, offered: true }),
             known_store: None,
+            catalogue: Vec::new(),
             times: Default::default(),
         };
         let config = Config { token: Bytes::from_static(TOKEN), grid: Some(grid), ..Config::new(2) };

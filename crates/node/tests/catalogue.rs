@@ -372,6 +372,7 @@ fn an_attached_process_that_shares_what_it_serves_is_there_for_all() {
     answered(&mut g, 0, &calls);
     assert!(g.now.since(before) >= common::ms(2_000));
     quiet(&mut g);
+}
 
 /// As a program of its own is on a grid: it serves nothing, sells nothing, keeps nothing, and nobody can connect with it.
 #[test]
