@@ -5,6 +5,7 @@
 //! happen: what is to happen is looked for until a deadline. `BOURSE_TEST_LONG=1` adds the long runs.
 
 mod blockhub;
+mod bridges;
 mod calls;
 mod catalogue;
 mod clients;

@@ -85,6 +85,8 @@ enum Command {
     Ticket(client::members::Ticket),
     /// Join a grid with a ticket
     Join(client::members::Join),
+    /// Sell on this grid what another one serves
+    Bridge(crate::bridge::Bridge),
     /// Show who belongs to the grid
     Members(client::members::Members),
     /// Put a node's key on the grid's list
@@ -363,6 +365,7 @@ fn carry_out(command: &Command) -> anyhow::Result<u8> {
         Command::Init(init) => client::init::run(init),
         Command::Ticket(ticket) => client::members::ticket(ticket),
         Command::Join(join) => client::members::join(join),
+        Command::Bridge(bridge) => crate::bridge::bridge(bridge),
         Command::Members(members) => client::members::members(members),
         Command::Admit(admit) => client::members::admit(admit),
         Command::Revoke(revoke) => client::members::revoke(revoke),

@@ -1,5 +1,6 @@
 //! `bourse`: the daemon, and the commands that talk to one.
 
+mod bridge;
 mod cli;
 mod client;
 mod config;

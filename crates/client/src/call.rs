@@ -38,6 +38,7 @@ struct Wanted {
     context: BTreeMap<String, String>,
     idempotency_key: String,
     delay: Option<Duration>,
+    depth: u32,
     terms: Terms,
 }
 
@@ -134,6 +135,12 @@ impl Call {
         self
     }
 
+    /// How many calls it is nested in already: for a program that passes calls on, so that those which go round in circles end.
+    pub fn depth(mut self, depth: u32) -> Self {
+        self.call.depth = depth;
+        self
+    }
+
     /// W3C trace context.
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.call.traceparent = traceparent.into();
@@ -169,7 +176,7 @@ impl Call {
             idempotency_key: call.idempotency_key,
             delay: call.delay,
             trigger: None,
-            depth: 0,
+            depth: call.depth,
             terms: call.terms,
         };
         Ok((client, Box::new(call)))

@@ -205,6 +205,11 @@ impl Client {
         self.look(|node, _| view::modules(node)).await
     }
 
+    /// The same as the modules describe themselves, with all options: for a program that serves them further.
+    pub async fn described(&self) -> Result<Vec<bourse_wire::v1::Module>, Error> {
+        self.look(|node, _| view::described(node)).await
+    }
+
     /// What this client has bought, and what it is short of.
     pub async fn market(&self) -> Result<Market, Error> {
         self.look(|node, _| view::market(node)).await

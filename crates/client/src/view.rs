@@ -144,6 +144,11 @@ pub(crate) fn modules(machine: &Machine) -> Vec<Module> {
     all
 }
 
+/// The same, as they describe themselves.
+pub(crate) fn described(machine: &Machine) -> Vec<bourse_wire::v1::Module> {
+    machine.catalogue().flat_map(|(_, versions)| versions.map(|(_, module)| module.clone())).collect()
+}
+
 /// What is traded.
 pub(crate) fn market(machine: &Machine) -> Market {
     let market = machine.market();

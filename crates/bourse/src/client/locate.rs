@@ -75,7 +75,7 @@ impl Place {
     }
 
     /// The data folder, which is there.
-    pub(super) fn data(&self) -> Result<PathBuf, Error> {
+    pub(crate) fn data(&self) -> Result<PathBuf, Error> {
         let given = match (&self.data, &self.folder) {
             (Some(data), _) => Some(data.clone()),
             (None, Some(folder)) => Some(data_of(folder)),

@@ -17,7 +17,7 @@ mod error;
 mod http;
 pub(crate) mod init;
 mod json;
-mod locate;
+pub(crate) mod locate;
 pub(crate) mod logs;
 pub(crate) mod map;
 pub(crate) mod market;
