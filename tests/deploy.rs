@@ -123,11 +123,12 @@ fn it_goes_to_as_many_nodes_with_its_labels_as_it_says() {
         "def price(item: str):\n    return [item, 'own']\n",
     )
     .expect("a file");
+    let price = || third.call("shop.price", json!({"item": "x"})).ok();
+    wait_for("its own is served", || price() == json!(["x", "own"]));
     let told = bourse(&["deploy", &file, "-C", &folder]);
     assert!(told.err.contains("1 of 3 nodes could not load it"), "{}{}", told.out, told.err);
     assert!(told.out.contains("this node has another module shop"), "{}", told.out);
-    let price = || third.call("shop.price", json!({"item": "x"})).ok();
-    wait_for("its own is served", || price() == json!(["x", "own"]));
+    assert_eq!(price(), json!(["x", "own"]), "its own is served on");
     assert_eq!(serves(&last, "shop"), None);
 }
 
