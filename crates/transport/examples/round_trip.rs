@@ -1,4 +1,4 @@
-//! What a round trip of a small frame costs over tcp, with CURVE and without, beside one of a bare socket: in
+//! What a round trip of a small frame costs over tcp and over ipc, with CURVE and without, beside one of a bare socket: in
 //! turns, so that they meet the same machine. First with both ends in one thread, so that all work is seen; then with
 //! the other ends in a thread of their own, as between two daemons, where waking each other is part of it.
 //!
@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use bourse_transport::{
-    Allowed, Bounds, Curve, Dealer, DealerOptions, Event, KeyPair, Router, RouterOptions, Transport,
+    Allowed, Bounds, Curve, Dealer, DealerOptions, Endpoint, Event, KeyPair, Router, RouterOptions, Transport,
 };
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,28 +40,48 @@ fn run<F: Future<Output = ()> + Send + 'static>(apart: bool, other_end: F) {
 
 async fn measure(apart: bool) {
     let mut bare = bare(apart).await;
-    let (mut plain, mut curve) = (pair(apart, false).await, pair(apart, true).await);
-    let mut times = [const { Vec::new() }; 4];
+    let folder = tempfile::tempdir().unwrap();
+    let tcp: Endpoint = "tcp://127.0.0.1:0".parse().unwrap();
+    let mut dealers = Vec::new();
+    for (at, endpoint) in [&tcp, &Endpoint::Ipc(folder.path().join("s"))].into_iter().enumerate() {
+        for with_curve in [false, true] {
+            // A router with CURVE and one without are two, at two sockets.
+            let endpoint = match endpoint {
+                Endpoint::Ipc(path) => Endpoint::Ipc(path.with_extension(format!("{at}{with_curve}"))),
+                tcp => tcp.clone(),
+            };
+            dealers.push(pair(apart, with_curve, endpoint).await);
+        }
+    }
+    let mut times = [const { Vec::new() }; 7];
     for _ in 0..ROUNDS {
         let start = Instant::now();
         let mut bytes = [5; 2 * HALF];
         bare.write_all(&bytes).await.unwrap();
         bare.read_exact(&mut bytes).await.unwrap();
         times[0].push(start.elapsed());
-        for (at, parts) in [(1, 2), (2, 2), (3, 1)] {
-            let dealer = if at == 1 { &mut plain } else { &mut curve };
+        for (at, (dealer, parts)) in [(0, 2), (1, 2), (1, 1), (2, 1), (3, 2), (3, 1)].into_iter().enumerate()
+        {
             let start = Instant::now();
-            round(dealer, parts).await;
-            times[at].push(start.elapsed());
+            round(&mut dealers[dealer], parts).await;
+            times[at + 1].push(start.elapsed());
         }
     }
-    let names = ["bare tcp", "frames", "frames, CURVE", "in one part, CURVE"];
+    let names = [
+        "bare tcp",
+        "tcp, two parts",
+        "tcp, two parts, CURVE",
+        "tcp, one part, CURVE",
+        "ipc, one part",
+        "ipc, two parts, CURVE",
+        "ipc, one part, CURVE",
+    ];
     for (what, times) in names.iter().zip(&mut times) {
         times.sort_unstable();
         let at = |share: f64| times[(times.len() as f64 * share) as usize];
         let mean = times.iter().sum::<Duration>() / times.len() as u32;
         println!(
-            "{what:>18}: mean {mean:?}, median {:?}, p99 {:?}, p99.9 {:?}",
+            "{what:>21}: mean {mean:?}, median {:?}, p99 {:?}, p99.9 {:?}",
             at(0.5),
             at(0.99),
             at(0.999)
@@ -70,7 +90,7 @@ async fn measure(apart: bool) {
 }
 
 /// A dealer whose router sends everything back.
-async fn pair(apart: bool, with_curve: bool) -> Dealer {
+async fn pair(apart: bool, with_curve: bool, endpoint: Endpoint) -> Dealer {
     let bounds = Bounds::new(1 << 20);
     let (own, peer) = (KeyPair::generate(), KeyPair::generate());
     let mut options = RouterOptions::new(bounds.clone());
@@ -81,7 +101,7 @@ async fn pair(apart: bool, with_curve: bool) -> Dealer {
     let (tell, told) = tokio::sync::oneshot::channel();
     run(apart, async move {
         let mut router = Router::new(options).unwrap();
-        tell.send(router.bind(&"tcp://127.0.0.1:0".parse().unwrap()).await.unwrap()).unwrap();
+        tell.send(router.bind(&endpoint).await.unwrap()).unwrap();
         let mut events = Vec::new();
         loop {
             router.recv(&mut events).await;

@@ -115,6 +115,8 @@ pub struct Dealer {
     /// The peer broke the framing: what else it sent is not looked at.
     broken_off: bool,
     attempt: Attempt,
+    /// An attempt has failed since it was connected last.
+    failed: bool,
     trouble: Option<String>,
     ready: Vec<Event>,
     inbox: Vec<Message>,
@@ -169,6 +171,18 @@ impl Dealer {
         Some(Line { socket: self.socket.clone(), generation: self.generation })
     }
 
+    /// As [`recv`](Transport::recv), and gives up with the reason when an attempt to connect has failed: for whoever knows another
+    /// way to the same end.
+    pub async fn recv_unless_failed(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
+        while !self.hand_in(events) {
+            if self.failed {
+                return Err(self.trouble.clone().unwrap_or_else(|| NOBODY.to_owned()));
+            }
+            self.turn().await;
+        }
+        Ok(())
+    }
+
     /// Gives frames already sent [`CLOSE_LINGER_MS`](crate::CLOSE_LINGER_MS) to leave, and ends.
     pub async fn shut_down(self) {
         // The only error is that it is closed already.
@@ -193,6 +207,7 @@ impl Dealer {
             over: None,
             broken_off: false,
             attempt: Attempt::Dialed,
+            failed: false,
             trouble: None,
             ready: Vec::new(),
             inbox: Vec::new(),
@@ -228,6 +243,34 @@ impl Dealer {
         last
     }
 
+    /// Hands in what was found. False if that was nothing.
+    fn hand_in(&mut self, events: &mut Vec<Event>) -> bool {
+        self.read_changes();
+        if self.over.is_some() {
+            self.finish();
+        }
+        let is_something = !self.ready.is_empty();
+        events.append(&mut self.ready);
+        is_something
+    }
+
+    /// Waits until something happens.
+    async fn turn(&mut self) {
+        tokio::select! {
+            biased;
+            change = self.changes.recv() => match change {
+                Ok(change) => self.on_change(change),
+                Err(MonitorRecvError::Lagged(_)) => self.on_overrun(),
+                Err(error) => panic!("{OPEN}: {error}"),
+            },
+            taken = self.socket.recv_many_into(MESSAGES_PER_WAKE, &mut self.inbox) => {
+                taken.expect(OPEN);
+                self.read_changes();
+                self.take_inbox();
+            }
+        }
+    }
+
     fn read_changes(&mut self) {
         self.generation = self.socket.connections_generation();
         loop {
@@ -244,6 +287,7 @@ impl Dealer {
             _ if self.over.is_some() => {}
             MonitorEvent::HandshakeSucceeded { peer, .. } => {
                 self.open = true;
+                self.failed = false;
                 self.count += 1;
                 self.trouble = None;
                 let connection = Connection(self.count);
@@ -263,9 +307,11 @@ impl Dealer {
             }
             MonitorEvent::HandshakeFailed { reason, .. } => {
                 self.attempt = Attempt::Failed;
+                self.failed = true;
                 self.trouble = Some(reason);
             }
             MonitorEvent::ConnectDelayed { .. } => {
+                self.failed = true;
                 match self.attempt {
                     Attempt::Dialed => self.trouble = Some(NOBODY.into()),
                     Attempt::Answered => self.trouble = Some(HUNG_UP.into()),
@@ -278,6 +324,7 @@ impl Dealer {
                 if matches!(reason, DisconnectReason::HandshakeRefused(_)) {
                     self.trouble = Some(NOT_ADMITTED.into());
                 }
+                self.failed = true;
                 self.over = Some(None);
             }
             _ => {}
@@ -347,28 +394,8 @@ impl Transport for Dealer {
     }
 
     async fn recv(&mut self, events: &mut Vec<Event>) {
-        loop {
-            self.read_changes();
-            if self.over.is_some() {
-                self.finish();
-            }
-            if !self.ready.is_empty() {
-                events.append(&mut self.ready);
-                return;
-            }
-            tokio::select! {
-                biased;
-                change = self.changes.recv() => match change {
-                    Ok(change) => self.on_change(change),
-                    Err(MonitorRecvError::Lagged(_)) => self.on_overrun(),
-                    Err(error) => panic!("{OPEN}: {error}"),
-                },
-                taken = self.socket.recv_many_into(MESSAGES_PER_WAKE, &mut self.inbox) => {
-                    taken.expect(OPEN);
-                    self.read_changes();
-                    self.take_inbox();
-                }
-            }
+        while !self.hand_in(events) {
+            self.turn().await;
         }
     }
 }

@@ -12,11 +12,21 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::error::{BindError, EndpointError};
 
 /// The longest path a Unix socket can have on Linux; one byte of the 108 ends it.
 pub const IPC_PATH_BYTES_MAX: usize = 107;
+
+/// What the name of a socket's lock ends with.
+const LOCK: &str = ".lock";
+
+/// How often a lock that somebody holds is tried again, after a millisecond each.
+const CLAIM_TRIES: u32 = 20;
+
+/// Files that are looked at by one [`sweep`].
+const SWEPT_MAX: usize = 1024;
 
 /// An address to bind or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +35,24 @@ pub enum Endpoint {
     Ipc(PathBuf),
     /// `tcp://127.0.0.1:7071`; binding port 0 picks a free one.
     Tcp(SocketAddr),
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carrier {
+    /// A Unix socket of this machine.
+    Ipc,
+    /// tcp.
+    Tcp,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipc => "ipc",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 impl FromStr for Endpoint {
@@ -67,13 +95,29 @@ impl Endpoint {
     }
 }
 
-/// A socket path that is ours while this lives. Dropping it removes the socket, if it is still the one we made.
+/// What an endpoint of the library is carried by; all that is neither is on the network.
+pub(crate) fn carrier(endpoint: &omq_tokio::Endpoint) -> Carrier {
+    match endpoint {
+        omq_tokio::Endpoint::Ipc(_) => Carrier::Ipc,
+        _ => Carrier::Tcp,
+    }
+}
+
+/// A socket path that is ours while this lives. Dropping it removes the socket, if it is still the one we made, and the
+/// lock beside it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
     made: Option<(u64, u64)>,
-    /// Held, never read. The file stays behind: removing a lock that another waits for would make two owners.
-    _lock: File,
+    lock: Lock,
+}
+
+/// A lock file that is held while this lives. Who holds it may remove it: whoever had opened it before finds out that it is
+/// not the file of that name any more, and begins anew, so that there are never two owners.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    file: File,
 }
 
 impl SocketFile {
@@ -84,25 +128,22 @@ impl SocketFile {
             return Err(BindError::PathTooLong { path: path.into(), length });
         }
         let mut lock_name = path.as_os_str().to_owned();
-        lock_name.push(".lock");
+        lock_name.push(LOCK);
         let lock_path = PathBuf::from(lock_name);
         secure_folder(path, &lock_path)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|source| io(format!("open {}", lock_path.display()), source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(BindError::InUse(path.into())),
-            Err(fs::TryLockError::Error(source)) => {
-                return Err(io(format!("lock {}", lock_path.display()), source));
+        let failed = |source| io(format!("lock {}", lock_path.display()), source);
+        let mut lock = Lock::take(&lock_path, true).map_err(failed)?;
+        for _ in 0..CLAIM_TRIES {
+            if lock.is_some() {
+                break;
             }
+            // Somebody who sweeps holds it for a moment.
+            std::thread::sleep(Duration::from_millis(1));
+            lock = Lock::take(&lock_path, true).map_err(failed)?;
         }
+        let lock = lock.ok_or_else(|| BindError::InUse(path.into()))?;
         refuse_if_taken(path)?;
-        Ok(Self { path: path.into(), made: None, _lock: lock })
+        Ok(Self { path: path.into(), made: None, lock })
     }
 
     /// To be called once the socket is bound: only we may connect, and only this very file is removed.
@@ -121,6 +162,46 @@ impl Drop for SocketFile {
         if self.made.is_some() && now == self.made {
             // Failing leaves a stale socket, which the next bind replaces.
             let _ = fs::remove_file(&self.path);
+        }
+        self.lock.remove();
+    }
+}
+
+impl Lock {
+    /// `None` if somebody else holds it. One that is not there is made, or is an error.
+    fn take(path: &Path, make: bool) -> std::io::Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new().create(make).truncate(false).write(true).mode(0o600).open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+            let (own, there) = (file.metadata()?, fs::metadata(path).ok());
+            if there.is_some_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+                return Ok(Some(Self { path: path.into(), file }));
+            }
+        }
+    }
+
+    fn remove(&self) {
+        // If it stays, it is a file that nobody holds: whoever comes next takes it.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
+/// Removes the sockets, and their locks, of processes that were killed. For a folder in which many have theirs, and those that
+/// are gone may never come back for them.
+pub fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().take(SWEPT_MAX) {
+        let lock_path = entry.path();
+        let Some(path) = lock_path.to_str().and_then(|path| path.strip_suffix(LOCK)) else { continue };
+        if let Ok(Some(lock)) = Lock::take(&lock_path, false) {
+            if refuse_if_taken(Path::new(path)).is_ok() {
+                let _ = fs::remove_file(path);
+            }
+            lock.remove();
         }
     }
 }

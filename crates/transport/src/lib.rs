@@ -37,7 +37,7 @@ use bytes::Bytes;
 
 pub use curve::{Allowed, Curve, Key, KeyPair};
 pub use dealer::{Dealer, DealerOptions, Line, NOT_ADMITTED};
-pub use endpoint::{Endpoint, IPC_PATH_BYTES_MAX};
+pub use endpoint::{Carrier, Endpoint, IPC_PATH_BYTES_MAX, sweep};
 pub use error::{BindError, ConnectError, EndpointError, HexError, KeyError, SendError};
 pub use options::{
     Bounds, CLOSE_LINGER_MS, CONNECTIONS_MAX, HANDSHAKE_MS_MAX, HANDSHAKES_MAX, RECV_FRAMES_MAX,

@@ -22,10 +22,10 @@ use omq_tokio::{
 use tokio::task::JoinHandle;
 
 use crate::curve;
-use crate::endpoint::SocketFile;
+use crate::endpoint::{self, SocketFile};
 use crate::message::{self, Content, MESSAGES_PER_WAKE};
 use crate::options::{self, RouterOptions};
-use crate::{BindError, CLOSE_LINGER_MS, Connection, Endpoint, Event, SendError, Transport};
+use crate::{BindError, CLOSE_LINGER_MS, Carrier, Connection, Endpoint, Event, SendError, Transport};
 
 /// The end that others connect to.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ struct Question {
 struct Peer {
     /// The name to send to; empty while unknown.
     route: Bytes,
+    carrier: Carrier,
     ended: bool,
 }
 
@@ -135,6 +136,11 @@ impl Router {
         self.peers.len()
     }
 
+    /// What an open connection is carried by.
+    pub fn carrier(&self, connection: Connection) -> Option<Carrier> {
+        self.peers.get(&connection).map(|peer| peer.carrier)
+    }
+
     /// Stops listening, gives frames already sent [`CLOSE_LINGER_MS`] to leave, and removes its socket files.
     /// Dropping the router does the same, but for the wait.
     pub async fn shut_down(self) {
@@ -163,9 +169,9 @@ impl Router {
 
     fn on_change(&mut self, change: MonitorEvent) {
         match change {
-            MonitorEvent::HandshakeSucceeded { peer, .. } => {
+            MonitorEvent::HandshakeSucceeded { peer, endpoint } => {
                 let route = peer.peer_identity.clone().unwrap_or_default();
-                self.on_up(&peer, route);
+                self.on_up(&peer, route, endpoint::carrier(&endpoint));
             }
             MonitorEvent::Disconnected { peer, reason, .. } => {
                 self.on_down(Connection(peer.connection_id), reason);
@@ -174,7 +180,7 @@ impl Router {
         }
     }
 
-    fn on_up(&mut self, info: &PeerInfo, route: Bytes) {
+    fn on_up(&mut self, info: &PeerInfo, route: Bytes, carrier: Carrier) {
         let connection = Connection(info.connection_id);
         if self.peers.contains_key(&connection) {
             return; // known from a list of connections
@@ -186,7 +192,7 @@ impl Router {
         if route.is_empty() {
             self.unnamed.push(connection);
         }
-        self.peers.insert(connection, Peer { route, ended: false });
+        self.peers.insert(connection, Peer { route, carrier, ended: false });
         self.ready.push(Event::Opened { connection, key: message::key(info) });
     }
 
@@ -226,14 +232,14 @@ impl Router {
         for connection in all.into_iter().flatten().filter(|connection| !has.contains(&connection.0)) {
             self.on_down(connection, DisconnectReason::PeerClosed);
         }
-        for ConnectionStatus { connection_id, identity, peer_info, .. } in listed {
+        for ConnectionStatus { connection_id, identity, peer_info, endpoint } in listed {
             match self.peers.get_mut(&Connection(connection_id)) {
                 Some(peer) => peer.route = identity,
                 // Not known although its name was asked for: closed by us meanwhile.
                 None if !asked_for_all => {}
                 None => {
                     if let Some(info) = peer_info {
-                        self.on_up(&info, identity);
+                        self.on_up(&info, identity, endpoint::carrier(&endpoint));
                     }
                 }
             }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use bourse_transport::{BindError, Endpoint, IPC_PATH_BYTES_MAX, Router, RouterOptions};
+use bourse_transport::{BindError, Endpoint, IPC_PATH_BYTES_MAX, Router, RouterOptions, sweep};
 
 use crate::node::bounds;
 
@@ -91,6 +91,53 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
     let refused = bind(&file).await.unwrap_err();
     assert!(matches!(refused, BindError::NotASocket(_)), "{refused}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
+}
+
+#[tokio::test]
+async fn sweeping_takes_what_is_stale_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let _live = bind(&path("live")).await.unwrap();
+    // 1. What is left of two that were killed: one before it had its socket.
+    drop(UnixListener::bind(path("killed")).unwrap());
+    fs::write(path("killed.lock"), "").unwrap();
+    fs::write(path("early.lock"), "").unwrap();
+    // 2. What is not ours to judge: a socket whose owner knows no lock, one that listens beside a lock that nobody
+    //    holds, a file.
+    drop(UnixListener::bind(path("foreign")).unwrap());
+    let _listener = UnixListener::bind(path("listens")).unwrap();
+    fs::write(path("listens.lock"), "").unwrap();
+    fs::write(path("file"), "data").unwrap();
+    fs::write(path("file.lock"), "").unwrap();
+    sweep(root.path());
+    let left = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    assert_eq!(left, ["file", "foreign", "listens", "live", "live.lock"]);
+    tokio::net::UnixStream::connect(path("live")).await.expect("it still listens");
+    sweep(&path("no such folder"));
+}
+
+#[test]
+fn a_lock_that_is_removed_never_makes_two_owners() {
+    // Threads that claim one path and let go of it again: a file that says who has it would be there twice.
+    let root = tempfile::tempdir().unwrap();
+    let (path, owner) = (root.path().join("node.sock"), root.path().join("owner"));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let mut times = 0;
+                while times < 25 {
+                    let Ok(router) = runtime.block_on(bind(&path)) else { continue };
+                    fs::OpenOptions::new().write(true).create_new(true).open(&owner).expect("one owner");
+                    fs::remove_file(&owner).unwrap();
+                    runtime.block_on(router.shut_down());
+                    times += 1;
+                }
+            });
+        }
+    });
 }
 
 #[tokio::test]
