@@ -22,6 +22,7 @@ mod input;
 
 mod instances;
 mod membership;
+mod nearby;
 mod one_store;
 mod reload;
 mod smtp;

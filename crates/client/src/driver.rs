@@ -100,6 +100,7 @@ impl Driver {
             own: known.keys.clone(),
             list,
             listen: None,
+            ipc: Some(bourse_peers::ipc::folder()),
             payload_bytes_max: options.payload_bytes_max,
         };
         let peers = Peers::start(lines).await.map_err(failed)?;

@@ -1,9 +1,12 @@
 //! One connection that this node makes: dialed, followed until it ends, and then over.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bourse_transport::{Bounds, Dealer, DealerOptions, Endpoint, Event, Key, KeyPair, Line, Transport as _};
+use bourse_transport::{
+    Bounds, Carrier, Dealer, DealerOptions, Endpoint, Event, Key, KeyPair, Line, Transport as _,
+};
 use bytes::Bytes;
 use futures_util::stream::{Stream, unfold};
 use tokio::sync::oneshot;
@@ -17,6 +20,9 @@ pub(crate) const IN_ORDER: &str = "the other node has closed the connection";
 /// What is said where no packet came back.
 const NOTHING: &str = "nothing answers";
 
+/// How long the socket of a node on this machine may take, in milliseconds. One where nothing listens is known at once.
+pub(crate) const NEARBY_MS_MAX: u64 = 500;
+
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
@@ -25,6 +31,8 @@ pub(crate) struct Dial {
     pub(crate) link: Link,
     pub(crate) node: Key,
     pub(crate) own: KeyPair,
+    /// Its socket, if it may be on this machine: tried first.
+    pub(crate) nearby: Option<PathBuf>,
     pub(crate) address: String,
     pub(crate) bounds: Bounds,
     pub(crate) heartbeat_ms: u64,
@@ -33,7 +41,7 @@ pub(crate) struct Dial {
 /// What became of it.
 pub(crate) enum Heard {
     /// It was reached. `line` is `None` if it was lost again at once.
-    Opened { link: Link, line: Option<Line> },
+    Opened { link: Link, carrier: Carrier, line: Option<Line> },
     /// Headers and payloads that came.
     Frames { link: Link, frames: Vec<(Bytes, Bytes)> },
     /// It was not reached, or has ended. The last word.
@@ -46,6 +54,13 @@ impl Heard {
             Self::Opened { link, .. } | Self::Frames { link, .. } | Self::Ended { link, .. } => *link,
         }
     }
+}
+
+/// A node that was reached, and what was heard of it so far.
+pub(crate) struct Reached {
+    pub(crate) dealer: Dealer,
+    pub(crate) found: Vec<Event>,
+    carrier: Carrier,
 }
 
 enum Stage {
@@ -91,13 +106,13 @@ pub(crate) fn follow(dial: Dial, hung_up: oneshot::Receiver<()>) -> impl Stream<
     })
 }
 
-fn on_reached(link: Link, reached: Result<(Dealer, Vec<Event>), String>) -> (Heard, Stage) {
+fn on_reached(link: Link, reached: Result<Reached, String>) -> (Heard, Stage) {
     match reached {
         Err(why) => (Heard::Ended { link, why }, Stage::Over),
-        Ok((mut dealer, found)) => {
+        Ok(Reached { mut dealer, found, carrier }) => {
             let line = dealer.line();
             let dealer = Box::new(dealer);
-            (Heard::Opened { link, line }, Stage::Open { link, dealer, found: found.into_iter() })
+            (Heard::Opened { link, carrier, line }, Stage::Open { link, dealer, found: found.into_iter() })
         }
     }
 }
@@ -129,29 +144,49 @@ fn on_found(link: Link, dealer: Box<Dealer>, mut found: std::vec::IntoIter<Event
     (Heard::Frames { link, frames }, Stage::Open { link, dealer, found })
 }
 
-/// Connects, or says why not within [`REACH_MS_MAX`].
-pub(crate) async fn reach(dial: &Dial) -> Result<(Dealer, Vec<Event>), String> {
+/// Connects, or says why not within [`REACH_MS_MAX`]. Takes the nearest way that works.
+pub(crate) async fn reach(dial: &Dial) -> Result<Reached, String> {
     let deadline = Instant::now() + Duration::from_millis(REACH_MS_MAX);
+    if let Some(socket) = &dial.nearby {
+        match reach_nearby(dial, socket).await {
+            Ok(reached) => return Ok(reached),
+            // Nothing is believed of what happens there, not even that the key is not admitted: the address tells.
+            Err(why) => tracing::debug!("{}: {why}; {} is tried", socket.display(), dial.address),
+        }
+    }
     let addresses = addresses(&dial.address, deadline).await?;
     let mut why = NOTHING.to_owned();
     let count = addresses.len();
     for (at, address) in addresses.into_iter().enumerate() {
-        let options = DealerOptions {
-            bounds: dial.bounds.clone(),
-            curve: Some((dial.own.clone(), dial.node)),
-            heartbeat_ms: dial.heartbeat_ms,
-        };
-        let mut dealer = Dealer::new(&Endpoint::Tcp(address), options).map_err(|e| e.to_string())?;
+        let mut dealer = dealer(dial, &Endpoint::Tcp(address))?;
         // Each address gets its share of the time that is left.
         let now = Instant::now();
         let share = deadline.saturating_duration_since(now) / u32::try_from(count - at).unwrap_or(1);
         let mut found = Vec::new();
         if timeout_at(now + share, dealer.recv(&mut found)).await.is_ok() {
-            return Ok((dealer, found));
+            return Ok(Reached { dealer, found, carrier: Carrier::Tcp });
         }
         why = format!("{address}: {}", dealer.trouble().unwrap_or(NOTHING));
     }
     Err(why)
+}
+
+/// Connects with a socket of this machine. Gives up as soon as that has failed.
+async fn reach_nearby(dial: &Dial, socket: &Path) -> Result<Reached, String> {
+    let mut dealer = dealer(dial, &Endpoint::Ipc(socket.to_owned()))?;
+    let mut found = Vec::new();
+    let deadline = Instant::now() + Duration::from_millis(NEARBY_MS_MAX);
+    timeout_at(deadline, dealer.recv_unless_failed(&mut found)).await.map_err(|_| NOTHING)??;
+    Ok(Reached { dealer, found, carrier: Carrier::Ipc })
+}
+
+fn dealer(dial: &Dial, endpoint: &Endpoint) -> Result<Dealer, String> {
+    let options = DealerOptions {
+        bounds: dial.bounds.clone(),
+        curve: Some((dial.own.clone(), dial.node)),
+        heartbeat_ms: dial.heartbeat_ms,
+    };
+    Dealer::new(endpoint, options).map_err(|e| e.to_string())
 }
 
 /// What a name stands for, IPv4 first: where a node has both, it mostly listens on `0.0.0.0`.

@@ -17,7 +17,7 @@ use bourse_wire::peer::v1::{self as peer, ToPeer};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::dialed::{Dial, reach};
+use super::dialed::{Dial, Reached, reach};
 use super::packing::{self, Parts};
 use super::ticket::Ticket;
 use super::{HEADER_BYTES_MAX, HEARTBEAT_MS, grid_store, members, read, seeds};
@@ -75,6 +75,8 @@ pub async fn ask_for_it(own: &KeyPair, name: &str, ticket: &Ticket) -> anyhow::R
             link: 1,
             node: seed.key,
             own: ticket.keys.clone(),
+            // It is asked once: nothing is gained by a nearer way.
+            nearby: None,
             address: seed.address.clone(),
             bounds: Bounds::new(packing::LENGTH_BYTES + HEADER_BYTES_MAX),
             heartbeat_ms: HEARTBEAT_MS,
@@ -96,7 +98,7 @@ pub async fn ask_for_it(own: &KeyPair, name: &str, ticket: &Ticket) -> anyhow::R
 }
 
 async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<LetIn, String> {
-    let (mut dealer, mut events) = reach(dial).await?;
+    let Reached { mut dealer, found: mut events, .. } = reach(dial).await?;
     let enroll = peer::Enroll { key: own.public().0.to_vec().into(), name: name.to_owned() };
     let header = header::encode(&ToPeer { message: Some(Message::Enroll(enroll)) });
     let line = dealer.line().ok_or("the connection was lost at once")?;

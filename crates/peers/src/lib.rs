@@ -5,14 +5,16 @@
 //!                                                                NotReached                 for a dial in vain
 //! ```
 //!
-//! All of it is tcp with CURVE: a node is its public key, and who is at the other end of a link has proved to hold the
-//! key that `Opened` names. There is one list of keys with whom this node speaks, whoever dials.
+//! All of it is ZeroMQ with CURVE, whatever carries it: a node is its public key, and who is at the other end of a link has
+//! proved to hold the key that `Opened` names. There is one list of keys with whom this node speaks, whoever dials. The
+//! nearest way that works is taken: a Unix socket, if the other node is the same user's on the same machine, else tcp.
 //!
 //! It never decides whom to dial, never dials again by itself, and, but for `carry` and `enroll`, never reads a frame.
 //!
 //! | file | is |
 //! |---|---|
 //! | `dialed` | one connection that this node makes |
+//! | `ipc` | the sockets of nodes on this machine |
 //! | `allowed` | the list of keys, and the file that it is kept in |
 //! | `members` | the grid's list of keys, as this node keeps it |
 //! | `seeds` | where it begins when it starts again |
@@ -31,6 +33,7 @@ pub mod clock;
 mod dialed;
 pub mod enroll;
 pub mod grid_store;
+pub mod ipc;
 pub mod join;
 pub mod keys;
 pub mod members;
@@ -43,12 +46,13 @@ pub mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bourse_market::roster::Entry;
 use bourse_transport::{
-    Allowed, BindError, Bounds, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router,
+    Allowed, BindError, Bounds, Carrier, Connection, Curve, Endpoint, Event, Key, KeyPair, Line, Router,
     RouterOptions, SendError, Transport,
 };
 use bytes::Bytes;
@@ -59,6 +63,7 @@ use tokio::time::MissedTickBehavior;
 
 use allowed::List;
 use dialed::{Dial, Heard};
+use ipc::Sockets;
 use packing::Parts;
 
 /// The largest header of a frame between nodes, in bytes: changes of state travel in it.
@@ -97,6 +102,9 @@ pub struct Options {
     pub list: List,
     /// Where other nodes connect, if they may; port 0 picks one.
     pub listen: Option<SocketAddr>,
+    /// Where the sockets of this user's nodes on this machine are, [`ipc::folder`]; `None`: all go by tcp. A node that does
+    /// not listen has none of its own.
+    pub ipc: Option<PathBuf>,
     /// The largest payload of a frame, in bytes; the same on all nodes.
     pub payload_bytes_max: usize,
 }
@@ -154,6 +162,7 @@ pub struct Peers {
     own: KeyPair,
     bounds: Bounds,
     list: List,
+    sockets: Option<Sockets>,
     listening: Option<Listening>,
     /// Those that this node dials, reached or not.
     dialed: BTreeMap<Link, Dialed>,
@@ -181,8 +190,8 @@ struct Accepted {
 
 struct Dialed {
     node: Key,
-    /// It was reached.
-    is_open: bool,
+    /// It was reached, by this.
+    open: Option<Carrier>,
     /// `None` before, and where it ended before it could be used.
     line: Option<Line>,
     /// Dropping it hangs up.
@@ -192,13 +201,13 @@ struct Dialed {
 impl Peers {
     /// Listens, if it is to. It has to be called, as everything here, inside a current-thread runtime of tokio.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let Options { own, list, listen, payload_bytes_max } = options;
+        let Options { own, list, listen, ipc, payload_bytes_max } = options;
         let bounds = Bounds {
             send_frames_max: SEND_FRAMES_MAX,
             connections_max: ACCEPTED_MAX,
             ..Bounds::new(packing::LENGTH_BYTES + HEADER_BYTES_MAX + payload_bytes_max)
         };
-        Self::with(own, list, bounds, listen).await
+        Self::with(own, list, bounds, listen, ipc).await
     }
 
     async fn with(
@@ -206,17 +215,25 @@ impl Peers {
         list: List,
         bounds: Bounds,
         listen: Option<SocketAddr>,
+        ipc: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
-        let listening = match listen {
+        let sockets = ipc.and_then(Sockets::new);
+        let mut listening = match listen {
             None => None,
             Some(address) => Some(Listening::bind(address, &own, &list, bounds.clone()).await?),
         };
+        if let (Some(listening), Some(sockets)) = (&mut listening, &sockets)
+            && let Err(why) = sockets.bind(&mut listening.router, own.public()).await
+        {
+            tracing::warn!("nodes of this machine come by tcp, and not by a socket: {why:#}");
+        }
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             own,
             bounds,
             list,
+            sockets,
             listening,
             dialed: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -241,6 +258,21 @@ impl Peers {
     /// Where other nodes connect, with the port that was picked for port 0.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listening.as_ref().map(|listening| listening.address)
+    }
+
+    /// How each node is reached that there is a link with: by the nearer way, if there are several.
+    pub fn carriers(&self) -> BTreeMap<[u8; 32], Carrier> {
+        let dialed = self.dialed.values().filter_map(|dialed| Some((dialed.node, dialed.open?)));
+        let accepted = self.listening.iter().flat_map(|listening| {
+            let carrier = |link: &Link| listening.router.carrier(connection(*link));
+            listening.accepted.iter().filter_map(move |(link, accepted)| Some((accepted.key, carrier(link)?)))
+        });
+        let mut carriers = BTreeMap::new();
+        for (key, carrier) in dialed.chain(accepted) {
+            let nearest = carriers.entry(key.0).or_insert(carrier);
+            *nearest = carrier.min(*nearest);
+        }
+        carriers
     }
 
     /// With whom this node speaks, now and whenever it is asked.
@@ -291,13 +323,14 @@ impl Peers {
             link,
             node: key,
             own: self.own.clone(),
+            nearby: self.sockets.as_ref().and_then(|sockets| sockets.find(key)),
             address: address.to_owned(),
             bounds: self.bounds.clone(),
             heartbeat_ms: HEARTBEAT_MS,
         };
         self.lines.push(Box::pin(dialed::follow(dial, hung_up)));
         self.nodes.insert(key, link);
-        self.dialed.insert(link, Dialed { node: key, is_open: false, line: None, _hang_up: hang_up });
+        self.dialed.insert(link, Dialed { node: key, open: None, line: None, _hang_up: hang_up });
     }
 
     /// Sends a frame, or says at once why not. Never waits.
@@ -381,8 +414,8 @@ impl Peers {
         // Whoever was hung up on is not heard any more.
         let Some(dialed) = self.dialed.get_mut(&link) else { return };
         match heard {
-            Heard::Opened { line, .. } => {
-                dialed.is_open = true;
+            Heard::Opened { line, carrier, .. } => {
+                dialed.open = Some(carrier);
                 dialed.line = line;
                 self.ready.push(PeerEvent::Opened { link, key: dialed.node.0, dialed: true });
             }
@@ -406,12 +439,12 @@ impl Peers {
             }
             return;
         }
-        let Some(Dialed { node, is_open, .. }) = self.dialed.remove(&link) else { return };
+        let Some(Dialed { node, open, .. }) = self.dialed.remove(&link) else { return };
         self.nodes.remove(&node);
         let why = why.to_owned();
-        self.ready.push(match is_open {
-            true => PeerEvent::Closed { link, why },
-            false => PeerEvent::NotReached { node: node.0, why },
+        self.ready.push(match open {
+            Some(_) => PeerEvent::Closed { link, why },
+            None => PeerEvent::NotReached { node: node.0, why },
         });
     }
 

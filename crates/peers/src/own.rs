@@ -1,9 +1,9 @@
 //! What a node knows of itself and its machine, and how it keeps what nobody else may read.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -38,6 +38,43 @@ pub fn machine() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let hash = blake3::hash(format!("bourse {} {name}", id.trim()).as_bytes());
     format!("machine-{}", &hash.to_hex()[..12])
+}
+
+/// The folder of what this user's nodes on this machine have in common, where they all look for it.
+pub fn runtime_folder() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match runtime.filter(|path| path.is_absolute() && path.is_dir()) {
+        Some(runtime) => runtime.join("bourse"),
+        None => temporary_folder(),
+    }
+}
+
+/// The same where there is no such place. Not in the temporary folder of the environment: nodes of one user may have
+/// different ones.
+pub fn temporary_folder() -> PathBuf {
+    PathBuf::from(format!("/tmp/bourse-{}", rustix::process::getuid().as_raw()))
+}
+
+/// Makes a folder that nobody else can enter, or makes sure that it is one.
+pub fn make_private_folder(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            return Err(e)
+                .with_context(|| format!("the folder {shown} for nodes of this machine cannot be made"));
+        }
+        _ => {}
+    }
+    let there = fs::symlink_metadata(folder).with_context(|| format!("{shown} cannot be looked at"))?;
+    let user = rustix::process::getuid().as_raw();
+    if !there.is_dir() {
+        anyhow::bail!("{shown} is no folder");
+    } else if there.uid() != user {
+        anyhow::bail!("{shown} belongs to the user {}, and this is the user {user}", there.uid());
+    } else if there.mode() & 0o077 != 0 {
+        anyhow::bail!("{shown} can be entered by others (its mode is {:03o})", there.mode() & 0o777);
+    }
+    Ok(())
 }
 
 /// Writes a file that only its owner can read, whole or not at all.

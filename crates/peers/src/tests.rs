@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+mod nearby;
 mod pace;
 
 /// Far beyond what anything here takes; reached only by a test that fails.
@@ -42,10 +43,15 @@ impl Node {
     }
 
     async fn with(own: &KeyPair, allowed: &[&KeyPair], bounds: Bounds) -> Self {
+        Self::near(own, allowed, bounds, None).await
+    }
+
+    /// The same, with sockets for nodes of this machine in a folder.
+    async fn near(own: &KeyPair, allowed: &[&KeyPair], bounds: Bounds, ipc: Option<PathBuf>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let list = List::load(data.path(), allowed.iter().map(|keys| keys.public()), &[]).unwrap();
         let any = ([127, 0, 0, 1], 0).into();
-        let peers = Peers::with(own.clone(), list, bounds, Some(any)).await.unwrap();
+        let peers = Peers::with(own.clone(), list, bounds, Some(any), ipc).await.unwrap();
         Self { peers, found: VecDeque::new(), data }
     }
 

@@ -12,7 +12,8 @@ use super::{OK, Reach};
 #[derive(clap::Args)]
 #[command(after_help = "\
 A node knows those that it has to do with, not all there are. An authority knows
-most: the nodes that stay with it.
+most: the nodes that stay with it. BY is how this one is linked with it: ipc is a
+Unix socket of the machine.
 
 Examples:
   bourse nodes
@@ -61,7 +62,7 @@ pub(crate) fn nodes(nodes: &Nodes) -> anyhow::Result<u8> {
         );
         return Ok(OK);
     }
-    let mut table = Table::new(["NODE", "ADDRESS", "DOMAIN", "ROLE", "LAST HEARD"]);
+    let mut table = Table::new(["NODE", "ADDRESS", "DOMAIN", "ROLE", "BY", "LAST HEARD"]);
     for node in all {
         let role = match (node["authority"] == true, node["store"] == true) {
             (true, true) => "authority, store",
@@ -78,7 +79,8 @@ pub(crate) fn nodes(nodes: &Nodes) -> anyhow::Result<u8> {
             "" => "none: it connects itself".to_owned(),
             address => address.to_owned(),
         };
-        let cells = [short(&text(node, "key")), address, text(node, "domain"), role.to_owned(), heard];
+        let [key, domain, by] = ["key", "domain", "by"].map(|name| text(node, name));
+        let cells = [short(&key), address, domain, role.to_owned(), by, heard];
         table.row_in(style, cells);
     }
     table.write(&mut anstream::stdout().lock())?;

@@ -183,6 +183,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "module.function that is called when calls wait for capacity that no node has, such as one that starts machines",
     ),
     live("shortage_after", Shape::Duration, "5s", "how long a call waits before on_shortage is called"),
+    daemon(
+        "ipc",
+        Shape::Flag,
+        "true",
+        "whether nodes that this user runs on this machine are spoken with over Unix sockets, where they have them, instead of tcp",
+    ),
     daemon("deploys", Shape::Flag, "true", "whether bundles can be deployed to this node"),
     daemon(
         "smtp",

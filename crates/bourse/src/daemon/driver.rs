@@ -196,7 +196,7 @@ impl Driver {
                 Some(done) = self.done.recv() => self.on_done(done),
                 Some((link, request, found)) = self.looked.recv() => self.tell_looked(link, request, found),
                 () = tokio::time::sleep(SOCKETS_TICK), if matches!(self.state.stopping, Some(Stopping::Sockets(_))) => {}
-                _ = looks.tick(), if self.peers.is_some() => meters::look(&self.node),
+                _ = looks.tick(), if self.peers.is_some() => meters::look(&self.node, self.peers.as_ref()),
                 _ = upkeep.tick() => logs::trim_all(&self.config.data()),
                 () = &mut timer, if timer_set => self.node.handle_timeout(self.clock.now()),
                 _ = terminate.recv() => self.stop("terminated"),
@@ -362,7 +362,7 @@ impl Driver {
                     Inspect::Status => views::status(&self.node, &self.contact, self.keeper.process.pid()),
                     Inspect::Queues => views::queues(&self.node, now),
                     Inspect::Triggers => views::triggers(&self.node, now),
-                    Inspect::Nodes => views::nodes(&self.node, now),
+                    Inspect::Nodes => views::nodes(&self.node, self.peers.as_ref(), now),
                     Inspect::Market => views::market(&self.node),
                     Inspect::Members => views::members(&self.node),
                     Inspect::Store => views::store(&self.node),

@@ -11,7 +11,7 @@ use bourse_durable::batch::PartitionId;
 use bourse_node::market::store::GridStore;
 use bourse_node::{GridConfig, OwnStore};
 use bourse_peers::allowed::List;
-use bourse_peers::{Options, Peers, catalogue, grid_store, keys, members, own, seeds};
+use bourse_peers::{Options, Peers, catalogue, grid_store, ipc, keys, members, own, seeds};
 use bourse_store::{Limit, Memory, Range, Reader, Sqlite, Store, StoreId};
 
 use super::files;
@@ -39,7 +39,8 @@ pub(super) async fn start_peers(config: &Config, data: &Path) -> anyhow::Result<
     tracing::info!("other nodes know this one by the key {}", own.public().to_hex());
     let list = List::load(data, config.allow(), &members::load(data)?)?;
     list.check_joins(&joins, own.public())?;
-    let options = Options { own, list, listen: config.listen(), payload_bytes_max: config.payload() };
+    let ipc = config.flag("ipc").then(ipc::folder);
+    let options = Options { own, list, listen: config.listen(), ipc, payload_bytes_max: config.payload() };
     Peers::start(options).await.map(Some)
 }
 

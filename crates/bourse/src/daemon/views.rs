@@ -8,6 +8,7 @@ use bourse_node::market::market::{ChannelView, NodeView, OrderView};
 use bourse_node::market::message::Terms;
 use bourse_node::market::roster::Standing;
 use bourse_node::{Answer, Deployment, Node, PlacedView, Stage, TriggerView};
+use bourse_peers::Peers;
 use bourse_store::StoreId;
 use bourse_transport::Key;
 use bourse_wire::options::MailPattern;
@@ -138,8 +139,9 @@ pub(super) fn triggers(node: &Node, now: Now) -> Value {
 }
 
 /// `GET /v1/nodes`
-pub(super) fn nodes(node: &Node, now: Now) -> Value {
+pub(super) fn nodes(node: &Node, peers: Option<&Peers>, now: Now) -> Value {
     let me = node.grid_key();
+    let carriers = peers.map(Peers::carriers).unwrap_or_default();
     let keeper = node.grid_store().map(|store| store.node.id);
     let one = |n: NodeView| {
         json!({
@@ -149,6 +151,7 @@ pub(super) fn nodes(node: &Node, now: Now) -> Value {
             "authority": n.authority,
             "store": keeper == Some(n.contact.id),
             "this": me.is_some_and(|me| me == n.contact.id.0),
+            "by": carriers.get(&n.contact.id.0).map(ToString::to_string),
             "heard_ms_ago": n.heard.map(|heard| u64::try_from(heard.as_millis()).unwrap_or(u64::MAX)),
         })
     };

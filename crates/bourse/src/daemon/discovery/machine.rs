@@ -13,11 +13,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use bourse_peers::own;
 use bourse_transport::Key;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -61,12 +62,7 @@ pub(super) struct Machine {
 
 /// Where the files are.
 pub(super) fn folder() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    match runtime.filter(|path| path.is_absolute() && path.is_dir()) {
-        Some(runtime) => runtime.join("bourse/nodes"),
-        // Not the temporary folder of the environment: daemons of one user may have different ones.
-        None => PathBuf::from(format!("/tmp/bourse-{}/nodes", rustix::process::getuid().as_raw())),
-    }
+    own::runtime_folder().join("nodes")
 }
 
 impl Card {
@@ -197,28 +193,11 @@ fn is_old(entry: &fs::DirEntry) -> bool {
 
 /// Makes a folder that nobody else can enter, or makes sure that it is one.
 fn make_own(folder: &Path) -> anyhow::Result<()> {
-    let shown = folder.display();
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-            return Err(e)
-                .with_context(|| format!("the folder {shown} for nodes of this machine cannot be made"));
-        }
-        _ => {}
-    }
-    let there = fs::symlink_metadata(folder).with_context(|| format!("{shown} cannot be looked at"))?;
-    let user = rustix::process::getuid().as_raw();
-    let wrong = if !there.is_dir() {
-        "is no folder".to_owned()
-    } else if there.uid() != user {
-        format!("belongs to the user {}, and this is the user {user}", there.uid())
-    } else if there.mode() & 0o077 != 0 {
-        format!("can be entered by others (its mode is {:03o})", there.mode() & 0o777)
-    } else {
-        return Ok(());
-    };
-    anyhow::bail!(
-        "{shown} {wrong}: whoever writes there would be trusted\n  hint: remove it, and it is made anew (mode 700, owned by you); or leave `machine` out of `discover`"
-    )
+    own::make_private_folder(folder).map_err(|why| {
+        anyhow::anyhow!(
+            "{why:#}: whoever writes there would be trusted\n  hint: remove it, and it is made anew (mode 700, owned by you); or leave `machine` out of `discover`"
+        )
+    })
 }
 
 /// Writes a node's file, whole or not at all. The file, on which a lock is held from before others can see it.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use bourse_node::Node;
+use bourse_peers::Peers;
+use bourse_transport::Carrier;
 use bourse_wire::peer::v1::to_peer::Message as Frame;
 use metrics::{counter, gauge};
 
@@ -13,7 +15,7 @@ pub(super) fn count(direction: &'static str, name: &'static str, bytes: usize) {
 }
 
 /// How the market stands.
-pub(super) fn look(node: &Node) {
+pub(super) fn look(node: &Node, peers: Option<&Peers>) {
     let market = node.market();
     let (slots, free, own) = market.slots();
     let sold = market.sold();
@@ -23,6 +25,11 @@ pub(super) fn look(node: &Node) {
     }
     gauge!("bourse_slots_max").set(slots);
     gauge!("bourse_linked_nodes").set(node.linked().count() as f64);
+    let carriers: Vec<Carrier> = peers.map(Peers::carriers).unwrap_or_default().into_values().collect();
+    for carrier in [Carrier::Ipc, Carrier::Tcp] {
+        let nodes = carriers.iter().filter(|by| **by == carrier).count();
+        gauge!("bourse_connected_nodes", "by" => carrier.to_string()).set(nodes as f64);
+    }
     let mut bought: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for channel in market.bought() {
         let of = bought.entry(channel.lot.module.clone()).or_default();
