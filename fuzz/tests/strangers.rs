@@ -387,8 +387,10 @@ fn peer_frames() {
             how: Some(peer::forwarded::How::Told(peer::Told { running: true, ..Default::default() })),
         }),
     ];
-    let valid: Vec<Vec<u8>> =
-        messages.into_iter().map(|m| header::encode(&peer::ToPeer { message: Some(m) }).to_vec()).collect();
+    let valid: Vec<Vec<u8>> = messages
+        .into_iter()
+        .map(|m| header::encode(&peer::ToPeer { message: Some(m), ..Default::default() }).to_vec())
+        .collect();
     let greeting: peer::ToPeer = header::decode(valid[0].clone().into()).expect("it was made here");
     bolero::check!().with_test_time(TEST_TIME).with_type::<(bool, Vec<Recipe>)>().for_each(
         move |(known, recipes): &(bool, Vec<Recipe>)| {

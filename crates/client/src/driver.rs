@@ -263,11 +263,13 @@ impl Driver {
                 self.handle(input);
             }
             // A client has nothing that could be looked at, fetched or deployed, and asks for none of that: the node leaves it.
-            Came::Frame { link, message, payload, .. } => {
-                if let Some(Said::Refused(refused)) = &message {
-                    self.refused = refused.failure.as_ref().map(|failure| failure.message.clone());
+            Came::Frame { link, message, payload, more, .. } => {
+                for (message, payload) in carry::in_order(message, payload, more) {
+                    if let Some(Said::Refused(refused)) = &message {
+                        self.refused = refused.failure.as_ref().map(|failure| failure.message.clone());
+                    }
+                    self.handle(Input::PeerFrame { link, message, payload });
                 }
-                self.handle(Input::PeerFrame { link, message, payload });
             }
             Came::Closed { link } => self.handle(Input::PeerClosed { link }),
             Came::Nonsense { link, why } => {
@@ -327,10 +329,7 @@ impl Driver {
                 }
                 Output::Dial { node, address } => self.peers.dial(node, &address),
                 Output::PeerSend { link, message, payload } => {
-                    if let Err(why) = self.peers.say(link, message, payload) {
-                        tracing::warn!(link = link.0, "the line to a node is closed: {why}");
-                        self.peers.hang_up(link.0);
-                    }
+                    self.peers.say(link, message, payload);
                 }
                 Output::PeerClose { link } => self.peers.hang_up(link.0),
                 Output::Roster(entries) => {
@@ -367,6 +366,7 @@ impl Driver {
                 | Output::Store { .. } => {}
             }
         }
+        self.peers.flush();
     }
 
     fn reply(&mut self, ticket: Ticket, answer: Answer) {

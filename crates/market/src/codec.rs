@@ -215,7 +215,7 @@ pub fn decode(frame: Frame) -> Result<Result<Message, Frame>, Error> {
 
 /// How many bytes a message has on the wire, without what the transport adds.
 pub fn encoded_len(message: &Message) -> usize {
-    header::encoded_len(&wire::ToPeer { message: Some(encode(message)) })
+    header::encoded_len(&wire::ToPeer { message: Some(encode(message)), more: Vec::new() })
 }
 
 /// A node, as it says who it is.

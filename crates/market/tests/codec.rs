@@ -82,7 +82,7 @@ fn messages() -> Vec<Message> {
 #[test]
 fn what_is_said_is_what_is_heard() {
     for message in messages() {
-        let bytes = header::encode(&wire::ToPeer { message: Some(encode(&message)) });
+        let bytes = header::encode(&wire::ToPeer { message: Some(encode(&message)), more: Vec::new() });
         assert_eq!(bytes.len(), encoded_len(&message), "{message:?}");
         let frame: wire::ToPeer = header::decode(bytes).unwrap();
         assert_eq!(decode(frame.message.unwrap()), Ok(Ok(message)));

@@ -100,7 +100,7 @@ pub async fn ask_for_it(own: &KeyPair, name: &str, ticket: &Ticket) -> anyhow::R
 async fn ask(dial: &Dial, own: &KeyPair, name: &str) -> Result<LetIn, String> {
     let Reached { mut dealer, found: mut events, .. } = reach(dial).await?;
     let enroll = peer::Enroll { key: own.public().0.to_vec().into(), name: name.to_owned() };
-    let header = header::encode(&ToPeer { message: Some(Message::Enroll(enroll)) });
+    let header = header::encode(&ToPeer { message: Some(Message::Enroll(enroll)), more: Vec::new() });
     let line = dealer.line().ok_or("the connection was lost at once")?;
     let sent = match packing::pack(header, Bytes::new()) {
         Parts::One(part) => line.send_part(part),

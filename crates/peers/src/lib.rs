@@ -172,6 +172,8 @@ pub struct Peers {
     lines: SelectAll<Pin<Box<dyn Stream<Item = Heard> + Send>>>,
     ready: Vec<PeerEvent>,
     looks: tokio::time::Interval,
+    /// What is said, and has not left.
+    held: Option<carry::Held>,
 }
 
 /// The socket that other nodes connect to.
@@ -241,6 +243,7 @@ impl Peers {
             lines: SelectAll::new(),
             ready: Vec::new(),
             looks,
+            held: None,
         })
     }
 
@@ -357,12 +360,14 @@ impl Peers {
     /// Ends a link. What was sent before has a moment to leave. `Closed` is the last that is heard of it; unknown
     /// links are ignored.
     pub fn hang_up(&mut self, link: Link) {
+        self.flush();
         self.end(link, "this node has hung up");
     }
 
     /// Waits until something happened and appends it to `events`. Cancel-safe: what a dropped call had found is
     /// handed in by the next one.
     pub async fn recv(&mut self, events: &mut Vec<PeerEvent>) {
+        self.flush();
         loop {
             self.take_heard();
             if !self.ready.is_empty() {
@@ -378,7 +383,8 @@ impl Peers {
     }
 
     /// Gives frames already sent a moment to leave, and ends.
-    pub async fn shut_down(self) {
+    pub async fn shut_down(mut self) {
+        self.flush();
         let Self { dialed, mut lines, listening, .. } = self;
         drop(dialed);
         let hanging_up = async move { while lines.next().await.is_some() {} };

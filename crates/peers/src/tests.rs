@@ -484,3 +484,41 @@ async fn a_shut_down_lets_the_last_words_out() {
     assert_eq!(second.frame(here).await, ("good".into(), "bye".into()));
     second.closed(here).await;
 }
+
+#[tokio::test]
+async fn what_is_said_at_one_moment_travels_together_and_arrives_in_order() {
+    use crate::carry::{self, Came};
+    use bourse_node::LinkId;
+    use bourse_wire::peer::v1 as peer;
+    use bourse_wire::peer::v1::to_peer::Message;
+
+    let (mut a, link, mut b, _) = pair().await;
+    let fetch = |n: u8| Message::Fetch(peer::Fetch { digest: vec![n; 4].into() });
+    // 1. Those without a payload ride with the one before; one with a payload is a frame of its own.
+    a.peers.say(LinkId(link), fetch(0), Bytes::from_static(b"first"));
+    (1..=3).for_each(|n| _ = a.peers.say(LinkId(link), fetch(n), Bytes::new()));
+    a.peers.say(LinkId(link), fetch(4), Bytes::from_static(b"second"));
+    a.peers.flush();
+    // 2. More than fit travel in several.
+    (5..=200).for_each(|n| _ = a.peers.say(LinkId(link), fetch(n), Bytes::new()));
+    a.peers.flush();
+    a.peers.flush();
+    let node = bourse_node::Node::new(bourse_node::Config::new(1), bourse_wire::id::Incarnation(1), [1; 32]);
+    let (mut said, mut frames) = (Vec::new(), 0);
+    while said.len() < 201 {
+        if let Came::Frame { message, payload, more, .. } = carry::read(&node, b.next().await) {
+            frames += 1;
+            said.extend(carry::in_order(message, payload, more));
+        }
+    }
+    let wanted = (0..=200).map(|n| {
+        let payload: &[u8] = match n {
+            0 => b"first",
+            4 => b"second",
+            _ => b"",
+        };
+        (Some(fetch(n)), Bytes::copy_from_slice(payload))
+    });
+    assert_eq!(said, wanted.collect::<Vec<_>>());
+    assert!((4..8).contains(&frames), "{frames}");
+}

@@ -516,6 +516,9 @@ impl Driver {
                 }
             }
         }
+        if let Some(peers) = &mut self.peers {
+            peers.flush();
+        }
     }
 }
 

@@ -52,9 +52,13 @@ impl Driver {
     pub(super) fn on_peer(&mut self, event: PeerEvent) {
         match carry::read(&self.node, event) {
             Came::Input(input) => self.handle(input),
-            Came::Frame { link, message, payload, bytes } => {
+            Came::Frame { link, message, payload, bytes, more } => {
+                // What rides with another has no bytes of its own.
                 message.iter().for_each(|m| meters::count("in", meters::name(m), bytes));
-                self.on_peer_frame(link, message, payload);
+                more.iter().flatten().for_each(|m| meters::count("in", meters::name(m), 0));
+                for (message, payload) in carry::in_order(message, payload, more) {
+                    self.on_peer_frame(link, message, payload);
+                }
             }
             Came::Closed { link } => {
                 self.lose_looks(link);
@@ -96,13 +100,8 @@ impl Driver {
     pub(super) fn send_peer(&mut self, link: LinkId, message: Frame, payload: Bytes) {
         let Some(peers) = &mut self.peers else { return };
         let name = meters::name(&message);
-        match peers.say(link, message, payload) {
-            Ok(bytes) => meters::count("out", name, bytes),
-            Err(why) => {
-                tracing::warn!(link = link.0, "the line to a node is closed: {why}");
-                self.hang_up(link);
-            }
-        }
+        let bytes = peers.say(link, message, payload);
+        meters::count("out", name, bytes);
     }
 
     /// Ends the line to a node. The node hears of it as of any other end.
