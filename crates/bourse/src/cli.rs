@@ -275,6 +275,9 @@ struct SettingFlags {
     /// Where state is kept: sqlite, memory, or grid (by another node) [default: sqlite]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+    /// A file to which every change of the store is written, for checkers and post-mortems [default: off]
+    #[arg(long, value_name = "FILE")]
+    history: Option<String>,
     /// Bearer token that HTTP requests must carry; better given as BOURSE_TOKEN, which `ps` does not show
     #[arg(long)]
     token: Option<String>,
@@ -304,6 +307,7 @@ impl SettingFlags {
             ("listen", &self.listen),
             ("grid", &self.grid),
             ("store", &self.store),
+            ("history", &self.history),
             ("token", &self.token),
             ("python", &self.python),
         ];

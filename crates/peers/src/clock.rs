@@ -18,15 +18,17 @@ impl Clock {
 
     /// What time it is.
     pub fn now(self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now {
-            mono: Mono::default() + self.start.elapsed(),
-            wall: Wall(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
-        }
+        Now { mono: Mono::default() + self.start.elapsed(), wall: Wall(wall_ms()) }
     }
 
     /// The node's time as the runtime's.
     pub fn instant(self, at: Mono) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.start + at.since(Mono::default()))
     }
+}
+
+/// Milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,12 +8,14 @@
 //!
 //! A store is blocking and lives on a thread of its own; its readers may live on others. It decides nothing: it
 //! knows no call, no lease and no clock, expires nothing, and never retries a batch whose outcome is unknown.
-//! [`conformance`] says the contract as code, and [`Faulty`] breaks a store in the ways that the world does.
+//! [`conformance`] says the contract as code, [`Faulty`] breaks a store in the ways that the world does, and [`Recorded`]
+//! writes down what happens to one.
 
 pub mod bounds;
 pub mod conformance;
 pub mod faulty;
 mod memory;
+pub mod recorded;
 pub mod sqlite;
 
 use std::fmt;
@@ -24,6 +26,7 @@ use bytes::Bytes;
 
 pub use faulty::Faulty;
 pub use memory::Memory;
+pub use recorded::Recorded;
 pub use sqlite::Sqlite;
 
 /// Holds the records of all partitions, and changes those of one partition together or not at all.

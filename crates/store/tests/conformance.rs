@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use bourse_store::conformance::{Harness, assert_conforms, run};
-use bourse_store::{Memory, Sqlite, Store, StoreId};
+use bourse_store::{Memory, Recorded, Sqlite, Store, StoreId};
 use broken::Fraud;
 use tempfile::TempDir;
 
@@ -58,6 +58,33 @@ impl Harness for InSqlite {
     }
 }
 
+/// What is written down, of stores that come and go with their folders.
+#[derive(Default)]
+struct Written {
+    stores: InSqlite,
+    place: Option<TempDir>,
+}
+
+impl Written {
+    fn in_front_of(&mut self, store: Box<dyn Store>) -> Box<dyn Store> {
+        let place = self.place.get_or_insert_with(|| tempfile::tempdir().unwrap());
+        let file = place.path().join(store.id().to_string());
+        Box::new(Recorded::open(store, &file, || 7).unwrap())
+    }
+}
+
+impl Harness for Written {
+    fn open(&mut self) -> Box<dyn Store> {
+        let store = self.stores.open();
+        self.in_front_of(store)
+    }
+
+    fn crash_and_reopen(&mut self, store: Box<dyn Store>) -> Box<dyn Store> {
+        let store = self.stores.crash_and_reopen(store);
+        self.in_front_of(store)
+    }
+}
+
 struct Fraudulent(Fraud);
 
 impl Harness for Fraudulent {
@@ -84,6 +111,11 @@ fn memory_conforms() {
 #[test]
 fn sqlite_conforms() {
     assert_conforms(&mut InSqlite::default());
+}
+
+#[test]
+fn a_recorded_store_conforms() {
+    assert_conforms(&mut Written::default());
 }
 
 #[test]

@@ -76,6 +76,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "where state is kept: sqlite (in the data folder), memory, or grid (by another node)",
     ),
     daemon(
+        "history",
+        Shape::Text,
+        "",
+        "file to which every change of the store is written, in order, for checkers and post-mortems: it grows without end, and costs two writes for each group of commits; off if not set",
+    ),
+    daemon(
         "environments",
         Shape::Text,
         "",

@@ -7,18 +7,31 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use bourse_durable::batch::PartitionId;
 use bourse_node::market::store::GridStore;
 use bourse_node::{GridConfig, OwnStore};
 use bourse_peers::allowed::List;
+use bourse_peers::clock::wall_ms;
 use bourse_peers::{Options, Peers, catalogue, grid_store, ipc, keys, members, own, seeds};
-use bourse_store::{Limit, Memory, Range, Reader, Sqlite, Store, StoreId};
+use bourse_store::{Limit, Memory, Range, Reader, Recorded, Sqlite, Store, StoreId};
 
 use super::files;
 use crate::config::{Config, Discover, Source};
 
 /// Opens the store that the settings name. Who uses that of another node has an empty one, which is never written to.
 pub(super) fn open_store(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
+    let store = open_within(config, data)?;
+    let Some(history) = config.path("history") else { return Ok(store) };
+    let recorded = Recorded::open(store, &history, wall_ms).with_context(|| {
+        let hint =
+            "name a file that is a history or not there yet, in a folder that is there; or leave it out";
+        format!("history = {history:?} cannot be written\n  hint: {hint}")
+    })?;
+    Ok(Box::new(recorded))
+}
+
+fn open_within(config: &Config, data: &Path) -> anyhow::Result<Box<dyn Store>> {
     match config.text("store") {
         "sqlite" => Ok(Box::new(Sqlite::open(data.join(files::STORE_FILE), StoreId::random())?)),
         "memory" | "grid" => Ok(Box::new(Memory::new(StoreId::random()))),
