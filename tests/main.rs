@@ -16,6 +16,7 @@ mod egress;
 mod grid;
 mod grid_faults;
 mod grid_load;
+mod histories;
 mod hosts;
 mod http;
 mod input;

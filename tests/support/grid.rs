@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
+use super::hosts::Door;
 use super::{Client, Daemon, Hosts, JSON, Response, Setup, until, wait_for};
 
 /// By convention.
@@ -224,6 +225,11 @@ impl Grid {
 
     pub(crate) fn hosts(&self) -> &Hosts {
         self.hosts.as_ref().expect("these nodes have hosts of their own")
+    }
+
+    /// The way to where a node's own clients are.
+    pub(crate) fn door(&self, at: usize) -> Door {
+        self.hosts.as_ref().map_or_else(Door::open, |hosts| hosts.door(narrow(at)))
     }
 
     pub(crate) fn key(&self, at: usize) -> &str {

@@ -6,7 +6,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -73,16 +73,12 @@ impl Hosts {
 
     /// Does something in a thread that is there: sockets it makes are the host's, wherever they are used later.
     pub(crate) fn inside<T: Send>(&self, at: u8, work: impl FnOnce() -> T + Send) -> T {
-        let path = Path::new("/run/netns").join(self.name(at));
-        let namespace = std::fs::File::open(&path).expect("a namespace is a file");
-        thread::scope(|scope| {
-            let there = scope.spawn(move || {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("whoever makes a namespace may enter it");
-                work()
-            });
-            there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        self.door(at).inside(work)
+    }
+
+    /// A way in, for those who are not to hold the hosts meanwhile.
+    pub(crate) fn door(&self, at: u8) -> Door {
+        Door(Some(Path::new("/run/netns").join(self.name(at))))
     }
 
     /// Pulls its cable: nothing comes in or goes out, and nobody is told.
@@ -152,6 +148,30 @@ impl Hosts {
             ip(&["-n", &name, "link", "set", "eth0", "up"])?;
         }
         Ok(())
+    }
+}
+
+/// A way into a host; or none that is needed, where all nodes are side by side.
+pub(crate) struct Door(Option<PathBuf>);
+
+impl Door {
+    /// One that leads nowhere else.
+    pub(crate) fn open() -> Self {
+        Self(None)
+    }
+
+    /// Does something in a thread that is there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let Some(path) = &self.0 else { return work() };
+        let namespace = std::fs::File::open(path).expect("a namespace is a file");
+        thread::scope(|scope| {
+            let there = scope.spawn(move || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("whoever makes a namespace may enter it");
+                work()
+            });
+            there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 

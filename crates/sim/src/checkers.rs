@@ -12,7 +12,11 @@
 //! * of calls with an exclusive key one runs at a time, as [`lines`] checks;
 //! * what the world outside is asked to do is a call that is stored, and a call of that kind that is done was asked for;
 //! * nobody is told what is not on the disk;
+//! * what calls with one exclusive key change lands in the order of their fences;
 //! * of two different batches no two have the same place (partition, owner, fence, sequence number).
+//!
+//! They are fed by worlds, and by what real processes have left behind ([`crate::histories`]). The one writes texts, the other
+//! what an SDK makes of them: [`said`] reads both.
 
 mod close;
 pub mod lines;
@@ -27,6 +31,7 @@ use bourse_wire::options::Window;
 use bourse_wire::record::v1 as stored;
 use bourse_wire::record::v1::ended::Status;
 use bourse_wire::record::v1::outgoing::What;
+use bourse_wire::value::Value;
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -63,6 +68,11 @@ pub struct Story {
 struct Entry {
     plan: u32,
     call: CallId,
+    /// Which attempt, and what fence it had, as far as it says.
+    attempt: u32,
+    fence: u64,
+    /// It landed with the how manieth batch, of all.
+    landed: u64,
 }
 
 /// What an outgoing record promises.
@@ -82,6 +92,8 @@ pub struct Books {
     calls: BTreeMap<CallId, Story>,
     ledgers: BTreeMap<String, Vec<Entry>>,
     counts: BTreeMap<String, u64>,
+    /// How many batches have landed.
+    batches: u64,
     /// Who has each unique key.
     keys: BTreeMap<Bytes, stored::Unique>,
     /// Outgoing records that are on the disk, by where and by their keys.
@@ -145,6 +157,7 @@ impl Books {
     /// A batch has landed. `wall_ms`: what time it is by the wall clock.
     pub fn landed(&mut self, batch: &Batch, wall_ms: u64) {
         self.wall_most_ms = self.wall_most_ms.max(wall_ms);
+        self.batches += 1;
         let partition = batch.partition.0;
         let deleted = |kind: u8| {
             batch.ops.iter().filter_map(move |op| match op {
@@ -262,7 +275,7 @@ impl Books {
                 self.wrong(format!("call {call} goes on to step {} after {came_to} others", record.step));
             }
             What::End(ended) => {
-                let end = (ended.status(), text(&ended.result));
+                let end = (ended.status(), said(&ended.result));
                 if story.promised.as_ref().is_some_and(|before| *before != end) || story.ended.is_some() {
                     self.wrong(format!("call {call} ends a second time, elsewhere"));
                 } else {
@@ -299,7 +312,7 @@ impl Books {
         if ended.status() == Status::Joined {
             return self.joins(call, ended, bytes);
         }
-        let end = (ended.status(), text(&ended.result), bytes);
+        let end = (ended.status(), said(&ended.result), bytes);
         let Some(story) = self.calls.get_mut(&call).filter(|story| story.stored.is_some()) else {
             return self.wrong(format!("call {call} ends and was never stored"));
         };
@@ -336,7 +349,7 @@ impl Books {
     /// Rows come in byte order: the count before the places.
     fn state(&mut self, key: &[u8], value: &[u8]) {
         let name = key.split(|b| *b == 0).nth(1).unwrap_or_default();
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let (name, value) = (String::from_utf8_lossy(name), said(value));
         if let Some(scope) = name.strip_suffix("/n") {
             self.counts.insert(scope.to_owned(), value.parse().unwrap_or_default());
         } else if let Some((scope, place)) = name.split_once("/l/") {
@@ -346,10 +359,13 @@ impl Books {
             let (Some(plan), Some(call)) = (plan, call) else {
                 return self.wrong(format!("{name} is {value:?}"));
             };
+            let attempt = words.next().and_then(|attempt| attempt.parse().ok()).unwrap_or_default();
+            let fence = words.next().and_then(|fence| fence.parse().ok()).unwrap_or_default();
+            let landed = self.batches;
             let ledger = self.ledgers.entry(scope.to_owned()).or_default();
             let is_next = place.parse() == Ok(ledger.len() + 1);
             let twice = ledger.iter().any(|entry| (entry.call, entry.plan) == (call, plan));
-            ledger.push(Entry { plan, call });
+            ledger.push(Entry { plan, call, attempt, fence, landed });
             if !is_next {
                 self.wrong(format!("{name} is written out of order: an update is lost"));
             }
@@ -360,9 +376,10 @@ impl Books {
     }
 
     fn count(&mut self) {
-        for (scope, count) in &self.counts {
+        for scope in self.counts.keys().chain(self.ledgers.keys()) {
+            let count = self.counts.get(scope).copied().unwrap_or_default();
             let there = self.ledgers.get(scope).map_or(0, Vec::len);
-            if there as u64 != *count {
+            if there as u64 != count {
                 self.violations.push(format!("{scope} counts {count} and lists {there}"));
             }
         }
@@ -442,7 +459,7 @@ impl Books {
             Seen::Nothing => self.wrong(format!("call {call} is said not to be there")),
             Seen::Ended(_) if story.purged => {}
             Seen::Ended(ended) => {
-                let end = (ended.status(), text(&ended.result));
+                let end = (ended.status(), said(&ended.result));
                 let real = story.ended.as_ref().map(|(status, result, _)| (*status, result.clone()));
                 // A dead letter may be revived while somebody is being told of it.
                 if real.as_ref() != Some(&end)
@@ -488,6 +505,32 @@ pub(crate) fn body(value: &Bytes) -> Bytes {
     bourse_durable::record::decode(value).map(|record| record.value).unwrap_or_default()
 }
 
-fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// What a value or a result says, as text: of what an SDK has written, the text or number in it; else the bytes themselves.
+///
+/// No text that a simulated function writes is a whole item of CBOR of these kinds: they begin with a digit, or are "done".
+pub(crate) fn said(bytes: &[u8]) -> String {
+    const NUMBERS: std::ops::RangeInclusive<u8> = 0x00..=0x1b;
+    const TEXTS: std::ops::RangeInclusive<u8> = 0x60..=0x7b;
+    let is_item = bytes.first().is_some_and(|first| NUMBERS.contains(first) || TEXTS.contains(first));
+    match is_item.then(|| Value::from_cbor(bytes)) {
+        Some(Ok(Value::Text(text))) => text,
+        Some(Ok(Value::Int(number))) => number.to_string(),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_encodings_say_the_same() {
+        for text in ["7", "17", "123456", "done", "3 019ab1c2-7d3e-7000-8000-1234567890ab 1 77", ""] {
+            assert_eq!(said(text.as_bytes()), text);
+            assert_eq!(said(&Value::Text(text.to_owned()).to_cbor()), text);
+        }
+        for number in [0, 7, 23, 24, 1_000, 100_000] {
+            assert_eq!(said(&Value::Int(number).to_cbor()), number.to_string());
+        }
+    }
 }

@@ -284,6 +284,19 @@ impl Disk {
         self.steps.is_empty()
     }
 
+    /// A batch that has landed elsewhere lands here, at once. Whether it fits what is there.
+    pub fn replay(&mut self, batch: &Batch) -> bool {
+        self.order += 1;
+        self.land(self.order, batch) == Outcome::Committed
+    }
+
+    /// All records: partition, key, value.
+    pub fn all_rows(&self) -> impl Iterator<Item = (u8, &Bytes, &Bytes)> {
+        self.shelves.iter().flat_map(|(partition, shelf)| {
+            shelf.rows.iter().map(move |(key, value)| (*partition, key, value))
+        })
+    }
+
     /// There is something in it that a node would not make anew by itself.
     pub fn is_used(&self) -> bool {
         let all = self.shelves.values().flat_map(|shelf| shelf.rows.keys());

@@ -138,7 +138,7 @@ impl Gateway {
     }
 
     /// A call is answered.
-    pub(crate) fn on_reply(&mut self, ticket: Ticket, answer: &Answer) {
+    pub fn on_reply(&mut self, ticket: Ticket, answer: &Answer) {
         if self.published.remove(&ticket).is_some() {
             self.waiting -= 1;
             return;
@@ -169,13 +169,25 @@ impl Gateway {
     }
 
     /// A question is answered.
-    pub(crate) fn on_told(&mut self, ticket: Ticket, told: Result<Box<Seen>, v1::Failure>) {
+    pub fn on_told(&mut self, ticket: Ticket, told: Result<Box<Seen>, v1::Failure>) {
         match self.asked.get_mut(&ticket).filter(|asked| asked.told.is_none() && !asked.over) {
             Some(asked) => {
                 asked.told = Some(told);
                 self.waiting -= 1;
             }
             None => self.violations.push(format!("question {} was answered again, or by nobody", ticket.0)),
+        }
+    }
+
+    /// Who asks lost the connection: what was not answered never will be.
+    pub fn loses(&mut self, ticket: Ticket) {
+        if let Some(made) = self.made.get_mut(&ticket).filter(|made| made.heard == Heard::Nothing) {
+            made.heard = Heard::Unknown("the connection is gone".to_owned());
+            self.waiting -= 1;
+        }
+        if let Some(asked) = self.asked.get_mut(&ticket).filter(|asked| asked.told.is_none() && !asked.over) {
+            asked.over = true;
+            self.waiting -= 1;
         }
     }
 

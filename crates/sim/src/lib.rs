@@ -13,8 +13,10 @@
 //! | [`stage`] | what functions do: plans, steps, ledgers |
 //! | [`disk`] | a store that is late, forgets, fails, and does not say what it has done |
 //! | [`clock`] | a wall clock that jumps, a monotonic one that goes on |
+//! | [`workload`] | what clients want |
 //! | [`gateway`] | what clients have asked for and been told |
 //! | [`checkers`] | what must hold |
+//! | [`histories`] | what real processes have done, for the same checkers |
 //!
 //! It never sleeps, reads no clock and draws no entropy but what its seed gives: a seed is a run.
 
@@ -27,6 +29,7 @@ pub mod disk;
 mod faults;
 pub mod gateway;
 pub mod grid;
+pub mod histories;
 mod keeper;
 pub mod machines;
 pub mod many;
@@ -38,5 +41,5 @@ pub mod stage;
 pub mod trace;
 pub mod triggers;
 mod worker;
-mod workload;
+pub mod workload;
 pub mod world;

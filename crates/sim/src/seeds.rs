@@ -80,7 +80,7 @@ pub fn run(seed: u64, trace: Trace) -> Report {
 fn story(world: &mut World, faults_made: &mut u64) {
     world.config = Config { running_max: 1 + usize::from(world.chance.below(2) == 0) * 2, ..World::config() };
     world.run(100);
-    let workload = Workload::new(world);
+    let workload = Workload::new(&mut world.chance);
     // Some runs are calm, some are not.
     let often = world.chance.between((100, 300));
     for action in 0..ACTIONS {
@@ -98,7 +98,7 @@ fn story(world: &mut World, faults_made: &mut u64) {
     }
     faults::stop(world);
     for _ in 0..ENDED_MIN {
-        let plan = workload.plan(world, 2);
+        let plan = workload.plan(&mut world.chance, &mut world.stage, 2);
         let plan = world.stage.add(plan);
         world.start(plan);
         world.run(5);

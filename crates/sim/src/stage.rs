@@ -252,7 +252,7 @@ pub struct Stage {
 impl Stage {
     /// A new plan's number.
     pub fn add(&mut self, plan: Plan) -> u32 {
-        let number = u32::try_from(self.plans.len()).expect("plans are few");
+        let number = self.count();
         for child in plan.starts.iter().chain(&plan.nested) {
             self.plans[*child as usize].parent = Some(number);
         }
@@ -263,6 +263,16 @@ impl Stage {
     /// A plan; its number is one that was given.
     pub fn plan(&self, number: u32) -> &Plan {
         &self.plans[number as usize]
+    }
+
+    /// How many there are; their numbers are below that.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.plans.len()).expect("plans are few")
+    }
+
+    /// Whether another plan hands on to this one.
+    pub fn is_step(&self, number: u32) -> bool {
+        self.plans.iter().any(|plan| plan.next == Some(number))
     }
 
     /// All, with their numbers.
@@ -283,6 +293,12 @@ impl Stage {
     /// The last plan of those that hand on from this one.
     pub fn last_of(&self, number: u32) -> u32 {
         self.plan(number).next.map_or(number, |next| self.last_of(next))
+    }
+
+    /// A run of a plan was begun somewhere else.
+    pub(crate) fn begun(&mut self, number: u32) {
+        self.runs_made += 1;
+        *self.runs.entry(number).or_default() += 1;
     }
 
     /// A call is handed to an instance.

@@ -46,6 +46,7 @@ pub(crate) struct Worker {
 struct Running {
     call: Bytes,
     attempt: u32,
+    fence: u64,
     argument: Bytes,
     steps: VecDeque<Step>,
     wait: Wait,
@@ -163,6 +164,7 @@ impl Worker {
             self.running = Some(Running {
                 call: invoke.call,
                 attempt: invoke.attempt,
+                fence: invoke.fence,
                 steps: stage.begin(&argument).into(),
                 argument,
                 wait: Wait::No,
@@ -212,7 +214,10 @@ impl Worker {
                 let plan = parse(&running.argument).unwrap_or_default();
                 running.result = place.to_string();
                 running.writes.push(write(count_key(&scope), place.to_string()));
-                running.writes.push(write(place_key(&scope, place), format!("{plan} {id} {attempt}")));
+                let fence = running.fence;
+                running
+                    .writes
+                    .push(write(place_key(&scope, place), format!("{plan} {id} {attempt} {fence}")));
             }
             Step::Call(function, argument) => self.call(function, argument, v1::Mode::Sync, 0),
             Step::Start(function, argument, delay_ms) => {

@@ -1,15 +1,18 @@
 //! What clients do in a run: drawn from its seed.
+//!
+//! In worlds they act by themselves; for real processes, plans are all that is drawn here.
 
 use std::time::Duration;
 
 use bourse_node::{Ask, Mode, Ticket};
 
-use crate::stage::{End, MODULES, Plan, scope_in};
+use crate::chance::Chance;
+use crate::stage::{End, MODULES, Plan, Stage, scope_in};
 use crate::world::World;
 
 /// The ledgers of a run: two at home where most calls are, and some elsewhere.
 #[derive(Debug)]
-pub(crate) struct Workload {
+pub struct Workload {
     scopes: Vec<String>,
     keys: u64,
     /// Of a thousand plans, so many have a key, or a next one.
@@ -17,21 +20,39 @@ pub(crate) struct Workload {
     tails: u64,
     /// Versions that are wanted; none: it does not matter.
     versions: &'static [&'static str],
+    /// Time is real: nothing takes long.
+    gentle: bool,
 }
 
 impl Workload {
     /// Where calls without a key are at home for now, and where not.
-    pub(crate) fn new(world: &mut World) -> Self {
+    pub(crate) fn new(chance: &mut Chance) -> Self {
         let mut scopes = vec![scope_in(0), format!("{}x", scope_in(0))];
-        for _ in 0..1 + world.chance.below(3) {
-            scopes.push(format!("z{}", world.chance.below(1000)));
+        for _ in 0..1 + chance.below(3) {
+            scopes.push(format!("z{}", chance.below(1000)));
         }
-        let keys = 1 + world.chance.below(4);
+        let keys = 1 + chance.below(4);
         if let Some(name) = Plan::of("a.x").key("k0").exclusive() {
             scopes.push(scope_in(name.partition().0));
         }
-        let (keyed, tails) = (world.chance.pick(&[0, 150, 300, 600]), world.chance.pick(&[0, 100, 300]));
-        Self { scopes, keys, keyed, tails, versions: &[] }
+        let (keyed, tails) = (chance.pick(&[0, 150, 300, 600]), chance.pick(&[0, 100, 300]));
+        Self { scopes, keys, keyed, tails, versions: &[], gentle: false }
+    }
+
+    /// One for real processes: of each kind something, and nothing that takes longer than a few seconds.
+    pub fn gentle(chance: &mut Chance) -> Self {
+        Self { keys: 4, keyed: 350, tails: 200, gentle: true, ..Self::new(chance) }
+    }
+
+    /// A plan for a call from outside, with those of the calls that it makes. Its number.
+    pub fn add(&self, chance: &mut Chance, stage: &mut Stage) -> u32 {
+        let plan = self.plan(chance, stage, 0);
+        stage.add(plan)
+    }
+
+    /// An idempotency key.
+    pub fn key(&self, chance: &mut Chance) -> String {
+        format!("k{}", chance.below(self.keys))
     }
 
     /// From now on clients want these versions of what they call.
@@ -44,20 +65,20 @@ impl Workload {
         let known = world.gateway.known.clone();
         match world.chance.below(20) {
             0..=8 => {
-                let plan = self.plan(world, 0);
+                let plan = self.plan(&mut world.chance, &mut world.stage, 0);
                 let plan = world.stage.add(plan);
                 world.call(plan, Mode::Async, "", None);
             }
             9..=11 => {
-                let plan = self.plan(world, 1);
+                let plan = self.plan(&mut world.chance, &mut world.stage, 1);
                 // A unique function's calls have their own keys.
-                let key = format!("k{}", world.chance.below(self.keys));
+                let key = self.key(&mut world.chance);
                 let key = if plan.is_unique() { String::new() } else { key };
                 let plan = world.stage.add(plan);
                 world.call(plan, Mode::Async, &key, None);
             }
             12..=14 => {
-                let mut plan = self.plan(world, 0);
+                let mut plan = self.plan(&mut world.chance, &mut world.stage, 0);
                 plan.delay_ms = 0; // Only durable calls are delayed.
                 let plan = world.stage.add(plan);
                 let timeout = world.chance.pick(&[None, None, Some(30), Some(1_000)]);
@@ -89,82 +110,96 @@ impl Workload {
     }
 
     /// A plan, with those of the calls that it makes.
-    pub(crate) fn plan(&self, world: &mut World, depth: u32) -> Plan {
-        let module = world.chance.pick(&MODULES);
-        let function = if world.chance.hits(self.keyed) {
-            world.chance.pick(&["x", "x", "x", "y", "y", "u", "v", "w", "e", "e"])
+    pub(crate) fn plan(&self, chance: &mut Chance, stage: &mut Stage, depth: u32) -> Plan {
+        let module = chance.pick(&MODULES);
+        let function = if chance.hits(self.keyed) {
+            chance.pick(&["x", "x", "x", "y", "y", "u", "v", "w", "e", "e"])
         } else {
-            world.chance.pick(&["f", "f", "q"])
+            chance.pick(&["f", "f", "q"])
         };
         let mut plan = Plan::of(&format!("{module}.{function}"));
-        if depth == 0 && !self.versions.is_empty() && world.chance.hits(300) {
-            plan.version = world.chance.pick(self.versions).to_owned();
+        if depth == 0 && !self.versions.is_empty() && chance.hits(300) {
+            plan.version = chance.pick(self.versions).to_owned();
         }
         if !matches!(function, "f" | "q") {
-            plan.key = format!("k{}", world.chance.below(self.keys));
+            plan.key = format!("k{}", chance.below(self.keys));
         }
-        if world.chance.hits(self.keyed / 4) {
-            plan.delay_ms = world.chance.pick(&[1, 20, 300, 5_000]);
+        if chance.hits(self.keyed / 4) {
+            plan.delay_ms = chance.pick(&[1, 20, 300, if self.gentle { 1_000 } else { 5_000 }]);
         }
-        if world.chance.hits(850) {
-            plan.scope = Some(self.scope(world));
+        if chance.hits(850) {
+            plan.scope = Some(self.scope(chance));
         }
-        if world.chance.hits(150) {
-            plan.peek = Some(self.scope(world));
+        if chance.hits(150) {
+            plan.peek = Some(self.scope(chance));
         }
-        plan.run_ms = world.chance.pick(&[0, 0, 0, 1, 5, 40]);
-        if world.chance.hits(350) {
-            plan.bad = world.chance.pick(&[1, 1, 2, 3, u32::MAX]);
-            plan.end = match world.chance.below(12) {
+        plan.run_ms = chance.pick(&[0, 0, 0, 1, 5, 40]);
+        if chance.hits(350) {
+            plan.bad = chance.pick(&[1, 1, 2, 3, u32::MAX]);
+            plan.end = match chance.below(12) {
                 0..=4 => End::Fails,
                 5 | 6 => End::Crashes,
                 7 => End::Hangs,
-                8 | 9 => End::Again(world.chance.below(200)),
+                8 | 9 => End::Again(chance.below(200)),
                 10 => End::DeadLetters,
                 _ => End::Discards,
             };
-        }
-        if depth < 2 && world.chance.hits(250) {
-            plan.starts_first = world.chance.below(2) == 0;
-            for _ in 0..=world.chance.below(2) {
-                let child = self.plan(world, depth + 1);
-                plan.starts.push(world.stage.add(child));
+            if self.gentle {
+                plan.bad = self.few(&plan);
             }
         }
-        if depth < 2 && world.chance.hits(150) {
-            let mut child = self.plan(world, 2);
+        if depth < 2 && chance.hits(250) {
+            plan.starts_first = chance.below(2) == 0;
+            for _ in 0..=chance.below(2) {
+                let child = self.plan(chance, stage, depth + 1);
+                plan.starts.push(stage.add(child));
+            }
+        }
+        if depth < 2 && chance.hits(150) {
+            let mut child = self.plan(chance, stage, 2);
             (child.bad, child.starts, child.nested, child.next) = (0, Vec::new(), Vec::new(), None);
-            if world.chance.hits(self.tails) {
-                let next = Plan::of(&format!("{}.f", world.chance.pick(&MODULES))).adds(&self.scope(world));
-                child.next = Some(world.stage.add(next));
+            if chance.hits(self.tails) {
+                let next = Plan::of(&format!("{}.f", chance.pick(&MODULES))).adds(&self.scope(chance));
+                child.next = Some(stage.add(next));
             }
-            child.function = format!("{}.f", world.chance.pick(&MODULES));
+            child.function = format!("{}.f", chance.pick(&MODULES));
             (child.delay_ms, child.key) = (0, String::new());
-            match world.chance.below(8) {
+            match chance.below(8) {
                 0 if plan.exclusive().is_some() => {
                     (child.function, child.key) = (format!("{module}.x"), plan.key.clone());
                 }
-                1 | 2 if world.chance.hits(self.keyed) => {
-                    child.function = format!("{}.x", world.chance.pick(&MODULES));
-                    child.key = format!("k{}", world.chance.below(self.keys));
+                1 | 2 if chance.hits(self.keyed) => {
+                    child.function = format!("{}.x", chance.pick(&MODULES));
+                    child.key = format!("k{}", chance.below(self.keys));
                 }
                 _ => {}
             }
-            if world.chance.below(2) == 0 {
+            if chance.below(2) == 0 {
                 child.scope.clone_from(&plan.scope);
             }
-            plan.nested.push(world.stage.add(child));
+            plan.nested.push(stage.add(child));
         }
-        if depth < 3 && world.chance.hits(self.tails) {
-            let mut next = self.plan(world, depth + 1);
+        if depth < 3 && chance.hits(self.tails) {
+            let mut next = self.plan(chance, stage, depth + 1);
             next.delay_ms = 0;
-            plan.next = Some(world.stage.add(next));
+            plan.next = Some(stage.add(next));
         }
         plan
     }
 
-    fn scope(&self, world: &mut World) -> String {
-        let at = world.chance.below(self.scopes.len() as u64);
+    /// So few runs come to a bad end that the rest of them is over soon: pauses and timeouts are short for these functions only.
+    fn few(&self, plan: &Plan) -> u32 {
+        let is_short = matches!(plan.function.split_once('.'), Some((_, "q" | "y")));
+        match plan.end {
+            End::DeadLetters | End::Discards => plan.bad,
+            End::Hangs => u32::from(is_short),
+            _ if is_short => plan.bad,
+            _ => plan.bad.min(1),
+        }
+    }
+
+    fn scope(&self, chance: &mut Chance) -> String {
+        let at = chance.below(self.scopes.len() as u64);
         self.scopes[usize::try_from(at).unwrap_or_default()].clone()
     }
 }

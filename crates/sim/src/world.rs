@@ -110,6 +110,8 @@ pub struct World {
     pub chance: Chance,
     /// How much has happened.
     pub counts: Counts,
+    /// The batches that have landed, each with the time by the wall clock, if they are kept.
+    pub history: Option<Vec<(u64, Batch)>>,
     /// Where to crash, once boundaries are counted.
     pub crash_at: Option<CrashAt>,
     /// Nothing more is to be started by the node.
@@ -159,6 +161,7 @@ impl World {
             trace,
             chance: Chance::new(seed),
             counts: Counts::default(),
+            history: None,
             crash_at: None,
             drained: false,
             is_up: true,
@@ -477,8 +480,12 @@ impl World {
 
     /// A batch has landed. Only triggers are kept where the store is not.
     fn lands(&mut self, keeps: bool, batch: &Batch) {
+        let wall_ms = self.clock.now().wall.0;
+        if let Some(history) = &mut self.history {
+            history.push((wall_ms, batch.clone()));
+        }
         if keeps {
-            return self.books.landed(batch, self.clock.now().wall.0);
+            return self.books.landed(batch, wall_ms);
         }
         let key = |op: &Op| match op {
             Op::Put { key, .. } | Op::Delete { key } => key.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bourse_durable::work::KeyName;
 use bourse_node::Mode;
 use bourse_wire::id::CallId;
 use bourse_wire::record::v1 as stored;
@@ -12,6 +13,7 @@ use prost::Message as _;
 use super::{Books, NO_PLAN, concerned, id};
 use crate::disk::Disk;
 use crate::gateway::{Gateway, Heard};
+use crate::histories::Run;
 use crate::stage::{End, Stage};
 
 /// How often something has happened: at least, and at most.
@@ -45,6 +47,7 @@ impl Books {
             }
         }
         self.close_plans(gateway, stage);
+        self.close_fences(stage);
         self.close_triggers();
     }
 
@@ -135,6 +138,47 @@ impl Books {
                 self.wrong(format!("question {} ({:?}) is answered by nobody", ticket.0, asked.ask));
             }
         }
+    }
+
+    /// What has taken effect was begun, by what the functions say themselves.
+    pub(crate) fn close_runs(&mut self, runs: &BTreeSet<Run>) {
+        let entries = self.ledgers.values().flatten();
+        let runs_of =
+            |entry: &super::Entry| Run { plan: entry.plan, call: entry.call, attempt: entry.attempt };
+        let never: Vec<Run> = entries.map(runs_of).filter(|run| !runs.contains(run)).collect();
+        for Run { plan, call, attempt } in never {
+            self.wrong(format!(
+                "attempt {attempt} of call {call} takes effect with plan {plan}, and was never begun"
+            ));
+        }
+    }
+
+    /// What calls with one exclusive key have changed, in the order in which it landed, has growing fences. Not those that run
+    /// inside another with the key, nor those that have come to it by handing on, with the key that they began with.
+    fn close_fences(&mut self, stage: &Stage) {
+        let mut with_key: BTreeMap<KeyName, Vec<&super::Entry>> = BTreeMap::new();
+        for entry in self.ledgers.values().flatten().filter(|entry| entry.plan < stage.count()) {
+            let plan = stage.plan(entry.plan);
+            let waits = plan.parent.is_some_and(|above| stage.plan(above).nested.contains(&entry.plan));
+            if let Some(name) = plan.exclusive().filter(|_| !waits && !stage.is_step(entry.plan)) {
+                with_key.entry(name).or_default().push(entry);
+            }
+        }
+        let mut wrongs = Vec::new();
+        for (name, mut entries) in with_key {
+            entries.sort_by_key(|entry| entry.landed);
+            for pair in entries.windows(2) {
+                // What lands together has no order.
+                if pair[0].landed < pair[1].landed && pair[0].fence >= pair[1].fence {
+                    let (one, other) = (pair[0], pair[1]);
+                    wrongs.push(format!(
+                        "of {name:?}, what call {} has changed with the fence {} landed after that of {} with {}",
+                        other.call, other.fence, one.call, one.fence
+                    ));
+                }
+            }
+        }
+        wrongs.into_iter().for_each(|wrong| self.wrong(wrong));
     }
 
     /// The steps of durable calls that begin with a plan.

@@ -128,7 +128,7 @@ impl Run {
             let why = checks::agreement(grid).expect_err("it is not so");
             return grid.wrong(format!("{:?} after all have started: {why}", grid.at));
         }
-        let mut workload = grid.at_machine(KEEPER, Workload::new);
+        let mut workload = Workload::new(grid.chance());
         workload.wants(&WANTED);
         self.trouble(grid, &workload);
         self.peace(grid, &workload);
@@ -164,7 +164,7 @@ impl Run {
         for _ in 0..ENDED_MIN {
             let machine = any(grid);
             grid.at_machine(machine, |world| {
-                let plan = workload.plan(world, 2);
+                let plan = workload.plan(&mut world.chance, &mut world.stage, 2);
                 let plan = world.stage.add(plan);
                 world.start(plan);
             });
