@@ -1,7 +1,7 @@
 //! The same checkers read the histories of real processes: three daemons, clients at all of them, and everything that can happen to
 //! a process or a cable; then what the store, the clients and the functions have written down is handed to the books of the simulator.
 //!
-//! `BOURSE_SEED=N` draws other calls. A test that fails leaves its folder.
+//! `BOURSE_SEED=N` draws other calls, and `BOURSE_TEST_LONG=1` has everything go wrong several times. A test that fails leaves its folder.
 
 mod clients;
 
@@ -165,7 +165,8 @@ fn what_real_processes_have_done_is_what_the_checkers_want() {
             let chance = Chance::new(chance.word());
             running.push(scope.spawn(move || door.inside(|| clients::run(ground, at, stage, acts, chance))));
         }
-        Trouble { grid: &mut grid, ground: &ground, has_cables }.all();
+        let mut trouble = Trouble { grid: &mut grid, ground: &ground, has_cables };
+        (0..rounds()).for_each(|_| trouble.all());
         drop(ends);
         for client in running {
             said.extend(client.join().expect("a client goes on"));
@@ -216,6 +217,11 @@ fn what_real_processes_have_done_is_what_the_checkers_want() {
         verdict.ended.iter().chain(&verdict.heard).all(|count| *count > 0),
         "something of each kind happens"
     );
+}
+
+/// How often all of it goes wrong.
+fn rounds() -> usize {
+    if std::env::var_os("BOURSE_TEST_LONG").is_some() { 5 } else { 1 }
 }
 
 /// Three nodes with two slots each, on hosts of their own where there can be any.

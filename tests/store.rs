@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::{Daemon, Setup, python_home, skipped, wait_for};
+use bourse_store::recorded::{Entry, What, read};
 
 const KEEP: (&str, &str) = (
     "keep.py",
@@ -161,6 +162,26 @@ fn a_full_disk_refuses_writes_and_is_well_again_with_room() {
     assert_eq!(daemon.call("keep.get", json!({"key": "z"})).ok(), "after");
     drop(daemon);
     drop(mounted);
+}
+
+#[test]
+fn a_history_is_begun_gone_on_with_and_nothing_else_is_written_over() {
+    let setup = Setup::new(&[]);
+    let place = tempfile::tempdir().expect("a folder");
+    let file = place.path().join("history");
+    let text = file.to_str().expect("a name").to_owned();
+    // 1. Two lives are one history.
+    let daemon = setup.argument("--history").argument(&text).up();
+    let daemon = daemon.kill().up();
+    let lives = read(&file).expect("a history");
+    let opened = |entry: &&Entry| entry.what == What::Opened;
+    assert_eq!(lives.iter().filter(opened).count(), 2);
+    // 2. What is none is left as it is.
+    let setup = daemon.stop();
+    std::fs::write(&file, "notes").expect("a file");
+    let refused = setup.refused();
+    assert!(refused.contains("history") && refused.contains("hint:"), "{refused}");
+    assert_eq!(std::fs::read(&file).expect("it is there"), b"notes");
 }
 
 #[test]
