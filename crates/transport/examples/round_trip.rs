@@ -17,6 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 const ROUNDS: usize = 20_000;
 const HALF: usize = 100;
+static SMALL: [u8; 2 * HALF] = [5; 2 * HALF];
+const LARGE_ROUNDS: usize = 200;
+const LARGE: usize = 1 << 20;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -43,15 +46,14 @@ async fn measure(apart: bool) {
     let folder = tempfile::tempdir().unwrap();
     let tcp: Endpoint = "tcp://127.0.0.1:0".parse().unwrap();
     let mut dealers = Vec::new();
-    for (at, endpoint) in [&tcp, &Endpoint::Ipc(folder.path().join("s"))].into_iter().enumerate() {
-        for with_curve in [false, true] {
-            // A router with CURVE and one without are two, at two sockets.
-            let endpoint = match endpoint {
-                Endpoint::Ipc(path) => Endpoint::Ipc(path.with_extension(format!("{at}{with_curve}"))),
-                tcp => tcp.clone(),
-            };
-            dealers.push(pair(apart, with_curve, endpoint).await);
-        }
+    // A router with CURVE and one without are two, at two sockets.
+    for (endpoint, with_curve) in [
+        (tcp.clone(), false),
+        (tcp, true),
+        (Endpoint::Ipc(folder.path().join("plain")), false),
+        (Endpoint::Ipc(folder.path().join("curve")), true),
+    ] {
+        dealers.push(pair(apart, with_curve, endpoint).await);
     }
     let mut times = [const { Vec::new() }; 7];
     for _ in 0..ROUNDS {
@@ -63,7 +65,7 @@ async fn measure(apart: bool) {
         for (at, (dealer, parts)) in [(0, 2), (1, 2), (1, 1), (2, 1), (3, 2), (3, 1)].into_iter().enumerate()
         {
             let start = Instant::now();
-            round(&mut dealers[dealer], parts).await;
+            round(&mut dealers[dealer], Bytes::from_static(&SMALL[..2 * HALF / parts]), parts).await;
             times[at + 1].push(start.elapsed());
         }
     }
@@ -76,7 +78,21 @@ async fn measure(apart: bool) {
         "ipc, two parts, CURVE",
         "ipc, one part, CURVE",
     ];
-    for (what, times) in names.iter().zip(&mut times) {
+    report(&names, &mut times);
+    // What is large: encrypting is most of it.
+    let mut times = [const { Vec::new() }; 4];
+    for _ in 0..LARGE_ROUNDS {
+        for (dealer, times) in dealers.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            round(dealer, Bytes::from_static(&[5; LARGE]), 1).await;
+            times.push(start.elapsed());
+        }
+    }
+    report(&["1 MiB, tcp", "1 MiB, tcp, CURVE", "1 MiB, ipc", "1 MiB, ipc, CURVE"], &mut times);
+}
+
+fn report(names: &[&str], times: &mut [Vec<Duration>]) {
+    for (what, times) in names.iter().zip(times) {
         times.sort_unstable();
         let at = |share: f64| times[(times.len() as f64 * share) as usize];
         let mean = times.iter().sum::<Duration>() / times.len() as u32;
@@ -91,7 +107,7 @@ async fn measure(apart: bool) {
 
 /// A dealer whose router sends everything back.
 async fn pair(apart: bool, with_curve: bool, endpoint: Endpoint) -> Dealer {
-    let bounds = Bounds::new(1 << 20);
+    let bounds = Bounds::new(LARGE);
     let (own, peer) = (KeyPair::generate(), KeyPair::generate());
     let mut options = RouterOptions::new(bounds.clone());
     if with_curve {
@@ -122,12 +138,11 @@ async fn pair(apart: bool, with_curve: bool, endpoint: Endpoint) -> Dealer {
     dealer
 }
 
-async fn round(dealer: &mut Dealer, parts: usize) {
-    let half = Bytes::from_static(&[5; HALF]);
+async fn round(dealer: &mut Dealer, part: Bytes, parts: usize) {
     let connection = dealer.connection().unwrap();
     match parts {
-        1 => dealer.line().unwrap().send_part(Bytes::from_static(&[5; 2 * HALF])).unwrap(),
-        _ => dealer.send(connection, half.clone(), half).unwrap(),
+        1 => dealer.line().unwrap().send_part(part).unwrap(),
+        _ => dealer.send(connection, part.clone(), part).unwrap(),
     }
     let mut events = Vec::new();
     dealer.recv(&mut events).await;
