@@ -104,7 +104,7 @@ fn code(answer: &Json) -> &str {
 
 #[test]
 fn a_grid_sells_what_another_one_serves() {
-    let (lab, here) = grids();
+    let (lab, mut here) = grids();
     let bridge = Bridge::start(&here[0], &["--ticket", &ticket(&lab), "--module", "lab"]);
     knows(&here[1], "lab.weigh");
     // 1. Whoever is asked, it is done over there, where its state is; arguments, results and failures are the same.
@@ -129,6 +129,13 @@ fn a_grid_sells_what_another_one_serves() {
     bridge.end();
     wait_for("it is gone", || here[1].call("lab.weigh", json!(["x"])).status == 404);
     let _bridge = Bridge::start(&here[0], &["--module", "lab=far"]);
+    knows(&here[1], "far.weigh");
+    // So does the daemon, which it does not hold up.
+    let began = std::time::Instant::now();
+    let first = here.remove(0).stop();
+    assert!(began.elapsed() < std::time::Duration::from_secs(4), "it stops at once: {:?}", began.elapsed());
+    here.insert(0, first.up());
+    knows(&here[0], "far.weigh");
     knows(&here[1], "far.weigh");
     let newer = format!("{}\n@function\ndef count():\n    return 12\n", LAB.replace("1.0.0", "1.1.0"));
     let file = lab.data().parent().expect("a folder").join("lab.py");

@@ -53,8 +53,10 @@ struct Work {
     results: u64,
     /// Nothing new is begun.
     leaving: bool,
-    /// Others serve the module by now.
+    /// Others of this bridge serve the module by now, as it is over there since.
     superseded: bool,
+    /// The daemon stops: this connection ends when nothing is under way.
+    parting: bool,
 }
 
 impl Lane {
@@ -66,6 +68,7 @@ impl Lane {
         while !(work.leaving && work.running.is_none()) {
             tokio::select! {
                 () = dealer.recv(&mut events) => {
+                    work.superseded = *staying.borrow();
                     for event in events.drain(..) {
                         self.on_event(&mut dealer, &mut work, event)?;
                     }
@@ -76,6 +79,7 @@ impl Lane {
                     let (result, payload) = result(call, attempt, work.results, answer);
                     say(&mut dealer, Said::Result(result), payload);
                     self.next(&mut work);
+                    part(&mut dealer, &work);
                 }
                 changed = staying.changed(), if !work.leaving => match changed {
                     Ok(()) => work.superseded = *staying.borrow_and_update(),
@@ -108,7 +112,9 @@ impl Lane {
                 say(dealer, Said::Hello(hello), Bytes::new());
             }
             // The daemon has called off what it had asked for over that connection.
-            Event::Closed { .. } => (work.running, work.waiting) = (None, VecDeque::new()),
+            Event::Closed { .. } => {
+                (work.running, work.waiting, work.parting) = (None, VecDeque::new(), false);
+            }
             Event::Broken { reason, .. } => anyhow::bail!("the daemon's messages can't be read: {reason}"),
             Event::Frame { header, payload, .. } => {
                 let message = header::decode::<v1::ToWorker>(header)?.message;
@@ -157,17 +163,27 @@ impl Lane {
                 let failure = refused.failure.unwrap_or_default();
                 anyhow::bail!("the daemon refuses {}: {}", self.carried.description.name, failure.message);
             }
-            // Others serve the module by now; or the daemon stops, and may be back.
             Some(Heard::Stop(_)) if work.superseded => work.leave(),
-            Some(Heard::Stop(_) | Heard::Welcome(_) | Heard::Reply(_) | Heard::Value(_) | Heard::Page(_))
-            | None => {}
+            Some(Heard::Stop(stop)) if stop.replaced => anyhow::bail!(
+                "another process serves {} on this daemon from now on\n  hint: end one of them, or give the module another name: \
+                 --module {}=NAME",
+                self.carried.description.name,
+                self.carried.there
+            ),
+            // The daemon stops, and may be back: then the next connection says hello.
+            Some(Heard::Stop(_)) => {
+                work.waiting.clear();
+                work.parting = true;
+                part(dealer, work);
+            }
+            Some(Heard::Welcome(_) | Heard::Reply(_) | Heard::Value(_) | Heard::Page(_)) | None => {}
         }
         Ok(())
     }
 
     /// Begins what waits, if nothing is under way.
     fn next(&self, work: &mut Work) {
-        if work.running.is_some() || work.leaving {
+        if work.running.is_some() || work.leaving || work.parting {
             return;
         }
         let Some((invoke, payload)) = work.waiting.pop_front() else { return };
@@ -194,6 +210,13 @@ impl Work {
     fn leave(&mut self) {
         self.leaving = true;
         self.waiting.clear();
+    }
+}
+
+/// Ends the connection with a daemon that stops, if nothing is under way.
+fn part(dealer: &mut Dealer, work: &Work) {
+    if work.parting && work.running.is_none() {
+        say(dealer, Said::Bye(v1::Bye {}), Bytes::new());
     }
 }
 
