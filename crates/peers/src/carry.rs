@@ -108,6 +108,12 @@ pub(crate) struct Held {
     bytes: usize,
 }
 
+impl Held {
+    pub(crate) fn is_for(&self, link: Link) -> bool {
+        self.link == link
+    }
+}
+
 impl Peers {
     /// Sends what a node says to another, at the next [`flush`](Self::flush) at the latest: how many bytes that are. What is said over
     /// a line that has just ended is lost with it; a line whose other end does not read is hung up.

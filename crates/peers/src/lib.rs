@@ -360,7 +360,6 @@ impl Peers {
     /// Ends a link. What was sent before has a moment to leave. `Closed` is the last that is heard of it; unknown
     /// links are ignored.
     pub fn hang_up(&mut self, link: Link) {
-        self.flush();
         self.end(link, "this node has hung up");
     }
 
@@ -439,6 +438,10 @@ impl Peers {
 
     /// Ends a link, whatever the reason.
     fn end(&mut self, link: Link, why: &str) {
+        // The last words: that it is revoked, for one.
+        if self.held.as_ref().is_some_and(|held| held.is_for(link)) {
+            self.flush();
+        }
         if !is_dialed(link) {
             if let Some(listening) = &mut self.listening {
                 listening.end(link, why);

@@ -522,3 +522,23 @@ async fn what_is_said_at_one_moment_travels_together_and_arrives_in_order() {
     assert_eq!(said, wanted.collect::<Vec<_>>());
     assert!((4..8).contains(&frames), "{frames}");
 }
+
+#[tokio::test]
+async fn whoever_is_cut_off_hears_the_last_words() {
+    use bourse_market::NodeId;
+    use bourse_market::roster::{Entry, Standing};
+    use bourse_node::LinkId;
+    use bourse_wire::peer::v1::{Beat, to_peer::Message};
+
+    let (mut first, there, mut second, here) = pair().await;
+    let entry = Entry {
+        key: NodeId(second.peers.key()),
+        revision: 1,
+        standing: Standing::Revoked,
+        name: String::new(),
+    };
+    first.peers.say(LinkId(there), Message::Beat(Beat {}), Bytes::from_static(b"you are revoked"));
+    first.peers.obey(&[entry]);
+    first.closed(there).await;
+    assert_eq!(second.frame(here).await.1, "you are revoked");
+}

@@ -137,16 +137,19 @@ impl Lane {
                 self.next(work);
             }
             Some(Heard::Cancel(cancel)) => {
-                let is = |running: &Running| running.call == cancel.call && running.attempt == cancel.attempt;
-                if let Some(Running { call, attempt, .. }) = work.running.take_if(|running| is(running)) {
-                    // Dropping its future has cancelled it over there.
+                let is = |call: &Bytes, attempt| *call == cancel.call && attempt == cancel.attempt;
+                let before = work.waiting.len();
+                work.waiting.retain(|(invoke, _)| !is(&invoke.call, invoke.attempt));
+                // Dropping its future cancels it over there.
+                let ran = work.running.take_if(|running| is(&running.call, running.attempt)).is_some();
+                if ran || work.waiting.len() < before {
                     work.results += 1;
                     let why = Code::Cancelled.because(cancel.reason);
-                    let (result, payload) = result(call, attempt, work.results, Err(why));
+                    let (result, payload) = result(cancel.call, cancel.attempt, work.results, Err(why));
                     say(dealer, Said::Result(result), payload);
                     self.next(work);
+                    part(dealer, work);
                 }
-                work.waiting.retain(|(invoke, _)| invoke.call != cancel.call);
             }
             Some(Heard::Recall(recall)) => {
                 let name = |i: &v1::Invoke| v1::Invocation { call: i.call.clone(), attempt: i.attempt };

@@ -49,13 +49,13 @@ const LIMIT_MAX: u32 = 1_000;
 /// Sells on this grid what another one serves.
 #[derive(clap::Args)]
 #[command(after_help = "\
-It runs beside a daemon of this grid, until it is ended. NAME is for the keys that it has over there, which are kept in the
-daemon's data folder: a ticket is needed once. Calls of the modules run on the other grid, whichever node of this one is
-asked. The daemon's setting `running` has to allow as many calls as are to cross at a time.
+It runs beside a daemon of this grid, until it is ended. Its keys over there are
+kept in the daemon's data folder, by NAME: a ticket is needed once. The daemon's
+setting `running` has to allow as many calls as are to cross at a time.
 
 Examples:
   bourse bridge lab --ticket $(ssh lab bourse ticket --quiet) --module pi
-  bourse bridge lab --module pi --module shop=lab_shop --limit 50 --past bounce")]
+  bourse bridge lab --module pi --module shop=lab_shop --past bounce")]
 pub(crate) struct Bridge {
     /// What the other grid is called here: letters, digits, - and _
     name: String,

@@ -12,8 +12,8 @@ use super::{OK, Reach};
 #[derive(clap::Args)]
 #[command(after_help = "\
 A node knows those that it has to do with, not all there are. An authority knows
-most: the nodes that stay with it. BY is how this one is linked with it: ipc is a
-Unix socket of the machine.
+most: the nodes that stay with it. BY is how this one is linked with it: ipc is
+a Unix socket of the machine.
 
 Examples:
   bourse nodes
