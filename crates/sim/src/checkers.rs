@@ -16,7 +16,7 @@
 //! * of two different batches no two have the same place (partition, owner, fence, sequence number).
 //!
 //! They are fed by worlds, and by what real processes have left behind ([`crate::histories`]). The one writes texts, the other
-//! what an SDK makes of them: [`said`] reads both.
+//! what an SDK makes of them: `said` reads both.
 
 mod close;
 pub mod lines;
