@@ -203,6 +203,8 @@ fn what_cannot_be_bridged_says_why() {
     assert!(told.contains("this is no ticket"), "{told}");
     let told = fails(&["bridge", "a/b", "-C", &folder, "--module", "lab"]);
     assert!(told.contains("can't be the name of a bridge"), "{told}");
+    let told = fails(&["bridge", "lab", "-C", &folder, "--module", "a=x", "--module", "b=x"]);
+    assert!(told.contains("two modules are to be called x here"), "{told}");
     let told = fails(&["bridge", "lab", "-C", &folder, "--module", "a="]);
     assert!(told.contains("is not a module's name"), "{told}");
     // The other grid goes away while it is bridged, and comes back.

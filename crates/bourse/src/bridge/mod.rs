@@ -87,6 +87,11 @@ pub(crate) fn bridge(bridge: &Bridge) -> anyhow::Result<u8> {
     if bridge.name.is_empty() || bridge.name.len() > 100 || !bridge.name.chars().all(is_part) {
         anyhow::bail!("{:?} can't be the name of a bridge\n  hint: letters, digits, - and _", bridge.name);
     }
+    if let Some(twice) = modules::named_twice(&bridge.modules) {
+        anyhow::bail!(
+            "two modules are to be called {twice} here\n  hint: name another for one of them: --module MODULE=NAME"
+        );
+    }
     let data = bridge.place.data()?;
     let contact = serving(&data)?;
     let token = std::fs::read(&contact.token_file)
@@ -119,13 +124,19 @@ async fn carry(bridge: &Bridge, keys: PathBuf, daemon: Daemon) -> anyhow::Result
         retired: Vec::new(),
         lanes: JoinSet::new(),
     };
-    let mut looks = tokio::time::interval(LOOK);
+    let (mut looks, mut missing) = (tokio::time::interval(LOOK), Vec::new());
     let result = loop {
         tokio::select! {
             _ = looks.tick() => {
                 let there = client.described().await?;
-                let known = Carried::all(&bridge.modules, there);
-                crossing.serve(name, known);
+                let absent = modules::absent(&bridge.modules, &there);
+                if absent != missing {
+                    if !absent.is_empty() {
+                        eprintln!("bridge {name}: not served over there, and waited for: {}", absent.join(", "));
+                    }
+                    missing = absent;
+                }
+                crossing.serve(name, Carried::all(&bridge.modules, there));
             }
             Some(ended) = crossing.lanes.join_next() => {
                 // One that was told to leave has left; one that was refused ends the bridge.
@@ -149,7 +160,8 @@ struct Crossing {
     daemon: Daemon,
     /// By the name here. Dropping the sender tells the lanes to leave.
     served: BTreeMap<String, (Carried, watch::Sender<bool>)>,
-    /// The same of what was carried before, until its successor surely serves.
+    /// The same of what was carried before, until its successor surely serves: as many as changes are seen in [`RETIRES`], at one
+    /// [`LOOK`] each.
     retired: Vec<(Instant, watch::Sender<bool>)>,
     lanes: JoinSet<anyhow::Result<()>>,
 }
@@ -157,13 +169,7 @@ struct Crossing {
 impl Crossing {
     /// From now on these are carried.
     fn serve(&mut self, name: &str, known: BTreeMap<String, Carried>) {
-        self.served.retain(|here, _| {
-            let stays = known.contains_key(here);
-            if !stays {
-                eprintln!("bridge {name}: {here} is not served over there any more");
-            }
-            stays
-        });
+        self.served.retain(|here, _| known.contains_key(here));
         for (here, carried) in known {
             if self.served.get(&here).is_some_and(|(before, _)| *before == carried) {
                 continue;

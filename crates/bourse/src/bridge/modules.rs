@@ -33,6 +33,19 @@ impl FromStr for Wish {
     }
 }
 
+/// The name that two modules are to have here, if there is one.
+pub(super) fn named_twice(wishes: &[Wish]) -> Option<&str> {
+    let twice = |(at, wish): (usize, &Wish)| wishes[..at].iter().any(|other| other.here == wish.here);
+    let at = (0..wishes.len()).find(|at| twice((*at, &wishes[*at])))?;
+    Some(&wishes[at].here)
+}
+
+/// What is wished for, and not served over there.
+pub(super) fn absent(wishes: &[Wish], there: &[v1::Module]) -> Vec<String> {
+    let is_there = |wish: &&Wish| there.iter().any(|module| module.name == wish.there);
+    wishes.iter().filter(|wish| !is_there(wish)).map(|wish| wish.there.clone()).collect()
+}
+
 /// A module that is carried.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Carried {
@@ -81,7 +94,11 @@ mod tests {
             ..Default::default()
         };
         let there = vec![module("a", "1.9.0"), module("a", "1.10.0"), module("b", ""), module("c", "1.0.0")];
-        let wishes = ["a=far", "b", "gone"].map(|text| text.parse().unwrap());
+        let wishes: [Wish; 3] = ["a=far", "b", "gone"].map(|text| text.parse().unwrap());
+        assert_eq!(absent(&wishes, &there), ["gone"]);
+        assert_eq!(named_twice(&wishes), None);
+        let twice: [Wish; 2] = ["a=b", "b"].map(|text| text.parse().unwrap());
+        assert_eq!(named_twice(&twice), Some("b"));
         let carried = Carried::all(&wishes, there);
         assert_eq!(carried.keys().collect::<Vec<_>>(), ["b", "far"]);
         let far = &carried["far"];
