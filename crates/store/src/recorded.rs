@@ -14,6 +14,7 @@ mod landed;
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use bourse_durable::batch::{Batch, Outcome, ReadError};
@@ -44,7 +45,8 @@ impl<S: Store> Recorded<S> {
     /// Goes on with the history in a file, or begins one. What a process that was killed has written in part is cut off;
     /// a file that is something else is left as it is, and refused.
     pub fn open(within: S, path: &Path, now_ms: fn() -> u64) -> Result<Self, Error> {
-        let mut file = File::options().create(true).append(true).open(path)?;
+        // What is in the store is nobody else's business, nor is this.
+        let mut file = File::options().create(true).append(true).mode(0o600).open(path)?;
         let mut bytes = 0;
         if file.metadata()?.len() > 0 {
             let mut history = History::open(path)?;

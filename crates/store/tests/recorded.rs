@@ -36,6 +36,8 @@ fn all_that_is_in_is_written_and_goes_on_after_a_crash() {
         [Outcome::Committed, Outcome::Unknown(_), Outcome::Failed(_), Outcome::Conflict]
     ));
     drop(store);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o077, 0, "nobody else reads it: {mode:o}");
     // 2. The process was killed while it wrote.
     let whole = fs::metadata(&path).unwrap().len();
     File::options().append(true).open(&path).unwrap().write_all(&[200, 0, 0, 0, 1, 2]).unwrap();
