@@ -364,9 +364,12 @@ fn an_attached_process_that_shares_what_it_serves_is_there_for_all() {
     let took = g.now.since(before);
     assert!((common::ms(3_000)..common::ms(3_500)).contains(&took), "two at a time: {took:?}");
     assert_eq!(g.nodes[1].running_most, 2);
+    let offered = |g: &Grid| g.nodes[1].node.market().offered().map(|(_, most)| most).collect::<Vec<_>>();
+    assert_eq!(offered(&g), [2], "no more is sold than there are connections");
     // 3. One connection less, one call less; without any, there is no such module.
     g.nodes[1].hang_up(first);
     g.run(1_000);
+    assert_eq!(offered(&g), [1]);
     let before = g.now;
     let calls: Vec<_> = (0..2).map(|_| g.nodes[0].call("m.slow")).collect();
     answered(&mut g, 0, &calls);
