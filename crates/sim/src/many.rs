@@ -135,6 +135,20 @@ fn all<T: Total>(
     total
 }
 
+/// What comes of each of these seeds, on all processors, in no order.
+pub fn reports<R: Send>(seeds: std::ops::RangeInclusive<u64>, run: impl Fn(u64) -> R + Sync) -> Vec<R> {
+    let (next, last) = (AtomicU64::new(*seeds.start()), *seeds.end());
+    let work = || -> Vec<R> {
+        let numbers = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        numbers.take_while(|seed| *seed <= last).map(&run).collect()
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a run catches its panics")).collect()
+    })
+}
+
 /// How much faster than it happens something was simulated.
 pub fn speed(simulated: Duration, took: Duration) -> f64 {
     simulated.as_secs_f64() / took.as_secs_f64().max(1e-9)

@@ -1,10 +1,10 @@
 //! Grids of whole nodes from seeds. `bourse sim --machines --seed N` shows one of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bourse_sim::grid::seeds::catch_panics;
 use bourse_sim::machines::seeds::{Report, run};
+use bourse_sim::many::reports;
 use bourse_sim::trace::Trace;
 
 /// How many are run. `BOURSE_MACHINE_SEEDS` sets another number, and `BOURSE_MACHINE_FIRST` the first one.
@@ -16,32 +16,14 @@ fn whatever_happens_to_machines_what_is_accepted_ends_once_and_all_comes_right()
     let seeds = number("BOURSE_MACHINE_SEEDS").unwrap_or(SEEDS);
     let first: u64 = number("BOURSE_MACHINE_FIRST").unwrap_or(1);
     let began = std::time::Instant::now();
-    let next = AtomicU64::new(first);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
     catch_panics();
-    let mut reports: Vec<Report> = Vec::new();
-    std::thread::scope(|scope| {
-        let work = || {
-            let mut reports = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= first + seeds {
-                    return reports;
-                }
-                let report = run(seed, Trace::default());
-                if !report.violations.is_empty() {
-                    let Report { seed, kind, nodes, violations, .. } = &report;
-                    println!(
-                        "bourse sim --machines --seed {seed} ({kind}, {nodes} nodes): {}",
-                        violations[0]
-                    );
-                }
-                reports.push(report);
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        reports
-            .extend(workers.into_iter().flat_map(|worker| worker.join().expect("a run catches its panics")));
+    let reports = reports(first..=first + seeds - 1, |seed| {
+        let report = run(seed, Trace::default());
+        if !report.violations.is_empty() {
+            let Report { seed, kind, nodes, violations, .. } = &report;
+            println!("bourse sim --machines --seed {seed} ({kind}, {nodes} nodes): {}", violations[0]);
+        }
+        report
     });
     _ = std::panic::take_hook();
     let took = began.elapsed().as_secs_f64();

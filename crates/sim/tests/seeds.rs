@@ -1,8 +1,7 @@
 //! Thousands of runs from seeds. `bourse sim --seed N` shows one of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use bourse_sim::cli::{Options, simulate};
+use bourse_sim::many::reports;
 use bourse_sim::seeds::run;
 use bourse_sim::trace::Trace;
 
@@ -13,33 +12,17 @@ const SEEDS: u64 = 2_000;
 fn whatever_happens_what_is_accepted_ends_once() {
     let seeds = std::env::var("BOURSE_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(SEEDS);
     let began = std::time::Instant::now();
-    let next = AtomicU64::new(1);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let (mut steps, mut faults, mut simulated, mut ended) = (0, 0, 0.0, [0; 3]);
     let mut failed = Vec::new();
-    std::thread::scope(|scope| {
-        let work = || {
-            let mut reports = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed > seeds {
-                    return reports;
-                }
-                reports.push(run(seed, Trace::default()));
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for report in workers.into_iter().flat_map(|worker| worker.join().expect("a run catches its panics"))
-        {
-            steps += report.steps;
-            faults += report.faults + report.disk_wrongs;
-            simulated += report.simulated.as_secs_f64();
-            (0..3).for_each(|at| ended[at] += report.ended[at]);
-            if !report.violations.is_empty() {
-                failed.push(report);
-            }
+    for report in reports(1..=seeds, |seed| run(seed, Trace::default())) {
+        steps += report.steps;
+        faults += report.faults + report.disk_wrongs;
+        simulated += report.simulated.as_secs_f64();
+        (0..3).for_each(|at| ended[at] += report.ended[at]);
+        if !report.violations.is_empty() {
+            failed.push(report);
         }
-    });
+    }
     let took = began.elapsed().as_secs_f64();
     let speed = simulated / took;
     println!("{seeds} seeds in {took:.1} s: {steps} steps, {faults} faults, {speed:.0} × real time");
